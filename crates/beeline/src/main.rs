@@ -1,0 +1,2 @@
+//! Beeline.
+fn main() {}

@@ -1,1 +1,20 @@
-//! datapath
+//! Beeline's BPF objects and the verbs over them: load, attach, look, drain, detach.
+//!
+//! This is the only crate with `unsafe`, libbpf and C. A path is one `bpf/<path>.bpf.c` and one
+//! `src/<path>.rs`; what crosses between the two is defined in `bpf/abi.h` alone.
+
+pub mod abi;
+pub mod attach;
+pub mod drain;
+pub mod ends;
+mod error;
+pub mod events;
+mod maps;
+mod object;
+pub mod pins;
+pub mod probe;
+pub mod quiesce;
+pub mod socket;
+
+pub use error::{Error, Result};
+pub use maps::Maps;

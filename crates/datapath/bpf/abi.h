@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every type that crosses between BPF and user space, and between programs of different versions
+ * that share pinned maps. Rust gets these types by generation from the BTF of the objects
+ * (crates/datapath/build.rs), so this file is their only definition.
+ *
+ * Whoever changes the size or the meaning of anything that lives in a pinned map raises
+ * BEELINE_ABI: a new agent takes over a running datapath only if the numbers are equal.
+ */
+#ifndef BEELINE_ABI_H
+#define BEELINE_ABI_H
+
+enum abi_version {
+	BEELINE_ABI = 1,
+};
+
+/* What names a connection: the sequence numbers of its handshake as one end sees them, in host
+ * byte order. The peer's view is the mirror image. They pass NAT unchanged and do not change
+ * while the connection lives.
+ */
+struct handshake {
+	__u32 snd_nxt; /* the first byte this end will send */
+	__u32 rcv_nxt; /* the first byte this end expects */
+};
+
+/* Why a connection, or one direction of it, is on the kernel path. */
+enum reason {
+	REASON_NONE,
+	/* Whole connections that were never enrolled. */
+	REASON_PEER_ELSEWHERE, /* the peer's handshake was not seen on this host */
+	REASON_NO_RECORD, /* the handshake began before the attachment, or its record was evicted */
+	REASON_FAST_OPEN, /* data travelled in the SYN */
+	REASON_MPTCP, /* a subflow of a Multipath TCP connection */
+	REASON_ULP, /* an upper layer protocol such as kernel TLS owns the socket */
+	REASON_KERNEL_SOCKET, /* the socket belongs to the kernel itself */
+	REASON_MAP_FULL, /* as many connections as the configuration allows */
+	REASON_COLLISION, /* another live connection has the same sequence numbers */
+	REASON_FOREIGN_SOCKMAP, /* another BPF program already holds the socket in a sockmap */
+	REASON_DETACHING, /* no new connections are taken */
+	/* Directions of enrolled connections. */
+	REASON_PEER_LATE, /* the first byte was sent before the peer was enrolled */
+	REASON_PEER_GONE, /* the peer left the map: closed or retired */
+	REASON_QUEUE_FULL, /* the reader is behind: ordinary back-pressure has to act */
+	REASON_RETIRED, /* taken back on request: detach */
+	REASON_COUNT,
+};
+
+/* How far new work is taken; lives in settings.mode. */
+enum mode {
+	MODE_OFF, /* enrol nothing */
+	MODE_ON, /* enrol and redirect */
+	MODE_DETACHING, /* enrol nothing, and send every new message over the kernel path */
+};
+
+/* The one element of the map `settings`: all that may change while programs run. */
+struct settings {
+	__u32 abi; /* BEELINE_ABI of whoever made the maps */
+	__u32 mode; /* enum mode */
+	__u32 queue_limit; /* bytes that may wait unread at one reader before the kernel path */
+	__u32 tracing; /* not 0: somebody reads `events` */
+	__u64 attached_ns; /* CLOCK_BOOTTIME when the datapath was first attached */
+};
+
+/* Where a direction's next message goes. */
+enum tx_path {
+	TX_START, /* nothing was sent yet */
+	TX_REDIRECT, /* to the peer's socket, past the network stack */
+	TX_KERNEL, /* through the network stack */
+};
+
+/* Socket-local storage of an enrolled socket; one cache line, written under the socket lock. */
+struct end {
+	struct handshake own;
+	__u64 peer_sk; /* address of the peer's struct sock; only ever read fault-safe */
+	__u64 peer_cookie; /* tells whether that memory is still the peer */
+	__u64 redirected_bytes; /* sent by this end, past the stack */
+	__u64 redirected_msgs;
+	__u64 kernel_bytes; /* sent by this end through the stack */
+	__u64 enrolled_ns; /* CLOCK_MONOTONIC */
+	__u8 tx; /* enum tx_path */
+	__u8 tx_reason; /* enum reason, while tx is TX_KERNEL */
+	__u8 is_client;
+	__u8 closed; /* the connection is over and was added to the totals */
+	__u32 pad;
+};
+
+/* Both ends of an enrolled connection; the key is the client's view of the handshake. */
+struct conn {
+	__u64 client_sk;
+	__u64 client_cookie;
+	__u64 server_sk; /* 0 until the server is established */
+	__u64 server_cookie;
+};
+
+/* A server's half-finished handshake; the key is the server's view of it. */
+struct offer {
+	__u64 made_ns; /* CLOCK_MONOTONIC */
+	__u32 reason; /* REASON_NONE, or why this handshake must not be enrolled */
+	__u32 pad;
+};
+
+/* Per-CPU sums. */
+struct totals {
+	__u64 enrolled; /* sockets that entered the map; two for a connection */
+	__u64 paired; /* connections of which both ends are enrolled */
+	__u64 closed; /* enrolled sockets whose connection ended */
+	__u64 closed_redirected_bytes; /* what those had sent */
+	__u64 closed_redirected_msgs;
+	__u64 closed_kernel_bytes;
+	__u64 lost_events; /* trace events that found no room */
+	__u64 reasons[REASON_COUNT];
+};
+
+enum event_kind {
+	EVENT_ESTABLISHED, /* a handshake ended; says whether it is to be enrolled, or why not */
+	EVENT_ENROLLED, /* the socket is in the map */
+	EVENT_PAIRED, /* both ends are in the map */
+	EVENT_REDIRECT_STARTED, /* the first byte of a direction skipped the stack */
+	EVENT_KERNEL_PATH, /* a direction goes through the stack from here on */
+	EVENT_CLOSED,
+	EVENT_KIND_COUNT,
+};
+
+/* The addresses of a socket. IPv4 in the first word; ports in host byte order. */
+struct endpoints {
+	__u32 local_ip[4];
+	__u32 remote_ip[4];
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 family; /* AF_INET, AF_INET6 */
+	__u16 pad;
+};
+
+/* One element of the ring buffer `events`. */
+struct event {
+	__u64 at_ns; /* CLOCK_MONOTONIC */
+	__u64 cookie; /* socket cookie */
+	__u64 bytes; /* EVENT_CLOSED: redirected by this end */
+	struct handshake own;
+	struct endpoints endpoints;
+	__u32 kind; /* enum event_kind */
+	__u32 reason; /* enum reason */
+	__u32 is_client;
+	__u32 netns; /* inode number of the socket's network namespace */
+};
+
+/* One enrolled socket as the iterator in ends.bpf.c reports it. */
+struct end_record {
+	struct end end;
+	__u64 cookie;
+	__u64 cgroup_id;
+	__u64 inode; /* of the socket's file; 0 when no process holds it */
+	struct endpoints endpoints;
+	__u32 netns;
+	__u32 uid;
+	__u32 unread; /* bytes that wait in the psock queue */
+	__u32 state; /* TCP state, include/net/tcp_states.h */
+	__u8 has_psock; /* 0: the socket is plain TCP again */
+	__u8 pad[7];
+};
+
+_Static_assert(sizeof(struct handshake) == 8, "handshake");
+_Static_assert(sizeof(struct settings) == 24, "settings");
+_Static_assert(sizeof(struct end) == 64, "end: one cache line");
+_Static_assert(sizeof(struct conn) == 32, "conn");
+_Static_assert(sizeof(struct offer) == 16, "offer");
+_Static_assert(sizeof(struct endpoints) == 40, "endpoints");
+_Static_assert(sizeof(struct event) == 88, "event");
+_Static_assert(sizeof(struct end_record) == 152, "end_record");
+
+#endif

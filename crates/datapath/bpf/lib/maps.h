@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The maps of the socket path. All are pinned, so that the datapath outlives the agent. */
+#ifndef BEELINE_MAPS_H
+#define BEELINE_MAPS_H
+
+#include "../abi.h"
+#include "../uapi.h"
+#include <bpf/bpf_helpers.h>
+
+/* User space replaces these sizes before loading. */
+#define DEFAULT_CONNECTIONS 65536
+#define DEFAULT_OFFERS 16384
+#define EVENTS_BYTES (1 << 20)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+/* Half-finished handshakes. Least recently used ones make room, so that a SYN flood costs a
+ * bounded amount of memory and at worst leaves real connections on the kernel path.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DEFAULT_OFFERS);
+	__type(key, struct handshake);
+	__type(value, struct offer);
+} offers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DEFAULT_CONNECTIONS);
+	__type(key, struct handshake);
+	__type(value, struct conn);
+} conns SEC(".maps");
+
+/* The enrolled sockets by their own view of the handshake; user space reads socket cookies. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 2 * DEFAULT_CONNECTIONS);
+	__type(key, struct handshake);
+	__type(value, __u64);
+} socks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct end);
+} ends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct totals);
+} totals SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENTS_BYTES);
+} events SEC(".maps");
+
+static __always_inline struct settings *get_settings(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
+}
+
+static __always_inline struct totals *get_totals(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&totals, &zero);
+}
+
+#endif

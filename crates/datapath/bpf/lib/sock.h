@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Facts about kernel sockets. Every read is a fault-safe copy with relocated offsets, which works
+ * in sock_ops and sk_msg programs from Linux 5.8 on, and on memory that may have been freed.
+ */
+#ifndef BEELINE_SOCK_H
+#define BEELINE_SOCK_H
+
+#include "../abi.h"
+#include "../vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+/* The low bits of sk_user_data are flags: SK_USER_DATA_PTRMASK, include/net/sock.h. The third
+ * tells that the pointer is a psock (SK_USER_DATA_PSOCK, 5.17+; earlier the pointer of a TCP
+ * socket that is in our map can be nothing else).
+ */
+#define SK_USER_DATA_FLAGS 7UL
+
+static __always_inline struct handshake mirror(struct handshake h)
+{
+	return (struct handshake){ .snd_nxt = h.rcv_nxt, .rcv_nxt = h.snd_nxt };
+}
+
+/* The kernel's socket behind a sock_ops context; also where the context offers none, as for a
+ * request socket.
+ */
+static __always_inline struct sock *kern_sock(struct bpf_sock_ops *ops)
+{
+	return BPF_CORE_READ((struct bpf_sock_ops_kern *)(void *)ops, sk);
+}
+
+/* Same value as bpf_get_socket_cookie() once that was called for the socket. */
+static __always_inline __u64 sock_cookie(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+}
+
+static __always_inline struct sk_psock *sock_psock(struct sock *sk)
+{
+	unsigned long data = (unsigned long)BPF_CORE_READ(sk, sk_user_data);
+
+	return (struct sk_psock *)(data & ~SK_USER_DATA_FLAGS);
+}
+
+/* Bytes that wait in the socket's psock queue. Where the kernel keeps no count, tells only whether
+ * there are any: 0 or 1.
+ */
+static __always_inline __u32 psock_unread(struct sk_psock *psock)
+{
+	if (bpf_core_field_exists(psock->msg_tot_len))
+		return BPF_CORE_READ(psock, msg_tot_len);
+	return BPF_CORE_READ(psock, ingress_msg.next) != &psock->ingress_msg;
+}
+
+static __always_inline void read_endpoints(struct sock *sk, struct endpoints *to)
+{
+	to->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	to->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	to->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (to->family == AF_INET6) {
+		BPF_CORE_READ_INTO(&to->local_ip, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&to->remote_ip, sk, __sk_common.skc_v6_daddr);
+	} else {
+		to->local_ip[0] = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		to->remote_ip[0] = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	}
+}
+
+static __always_inline __u32 sock_netns(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+}
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The stable kernel interface, as far as the BPF objects use it (include/uapi/linux/bpf.h, Linux
+ * 6.18). Written out so that a build does not depend on the age of the host's headers; unlike the
+ * types in vmlinux.h these layouts never change, so they are not relocated.
+ */
+#ifndef BEELINE_UAPI_H
+#define BEELINE_UAPI_H
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+
+enum {
+	false = 0,
+	true = 1,
+};
+
+#define AF_INET 2
+#define AF_INET6 10
+
+#define EEXIST 17
+#define EBUSY 16
+
+enum {
+	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
+	BPF_SK_STORAGE_GET_F_CREATE = 1,
+	BPF_F_INGRESS = 1,
+	BPF_F_NO_PREALLOC = 1,
+};
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_SOCKHASH = 18,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum sk_action {
+	SK_DROP = 0,
+	SK_PASS,
+};
+
+/* Operations of sock_ops programs. */
+enum {
+	BPF_SOCK_OPS_RWND_INIT = 2,
+	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
+	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
+	BPF_SOCK_OPS_STATE_CB = 10,
+};
+
+enum {
+	BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2,
+};
+
+/* TCP states as BPF_SOCK_OPS_STATE_CB passes them; TCP_NEW_SYN_RECV is that of a request socket
+ * (include/net/tcp_states.h).
+ */
+enum {
+	BPF_TCP_CLOSE = 7,
+	BPF_TCP_NEW_SYN_RECV = 12,
+};
+
+struct bpf_sock;
+
+struct bpf_sock_ops {
+	__u32 op;
+	union {
+		__u32 args[4];
+		__u32 reply;
+		__u32 replylong[4];
+	};
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port; /* network byte order, in the upper half */
+	__u32 local_port; /* host byte order */
+	__u32 is_fullsock;
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 bpf_sock_ops_cb_flags;
+	__u32 state;
+	__u32 rtt_min;
+	__u32 snd_ssthresh;
+	__u32 rcv_nxt;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	__u32 mss_cache;
+	__u32 ecn_flags;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
+	__u32 packets_out;
+	__u32 retrans_out;
+	__u32 total_retrans;
+	__u32 segs_in;
+	__u32 data_segs_in;
+	__u32 segs_out;
+	__u32 data_segs_out;
+	__u32 lost_out;
+	__u32 sacked_out;
+	__u32 sk_txhash;
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	union {
+		struct bpf_sock *sk;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+};
+
+struct sk_msg_md {
+	union {
+		void *data;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	union {
+		void *data_end;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 size;
+	union {
+		struct bpf_sock *sk;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+};
+
+#endif

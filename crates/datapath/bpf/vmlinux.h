@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel types that the BPF objects read, and of these only the fields they read. libbpf
+ * relocates every access to the running kernel's layout (CO-RE). Names and meanings are those of
+ * Linux 6.18; what other kernels lack is asked for with bpf_core_field_exists().
+ */
+#ifndef BEELINE_VMLINUX_H
+#define BEELINE_VMLINUX_H
+
+#include "uapi.h"
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct in6_addr {
+	union {
+		__be32 u6_addr32[4];
+	} in6_u;
+};
+
+/* include/net/sock.h */
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct socket;
+
+struct sock {
+	struct sock_common __sk_common;
+	struct socket *sk_socket;
+	kuid_t sk_uid;
+	__u8 sk_kern_sock : 1;
+	unsigned long sk_ino;
+	void *sk_user_data;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct inode {
+	unsigned long i_ino;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct socket {
+	struct file *file;
+};
+
+/* include/net/inet_connection_sock.h */
+struct tcp_ulp_ops;
+
+struct inet_connection_sock {
+	const struct tcp_ulp_ops *icsk_ulp_ops;
+};
+
+/* include/linux/tcp.h */
+struct request_sock;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u8 syn_data : 1;
+	bool is_mptcp;
+	struct request_sock *fastopen_rsk;
+};
+
+struct tcp_request_sock {
+	bool is_mptcp;
+	__u32 rcv_isn;
+	__u32 snt_isn;
+};
+
+/* include/linux/skmsg.h */
+struct list_head {
+	struct list_head *next, *prev;
+};
+
+struct sk_msg {
+	struct sock *sk;
+};
+
+struct sk_psock {
+	struct list_head ingress_msg;
+	__u32 msg_tot_len;
+};
+
+/* include/linux/filter.h: what struct bpf_sock_ops is inside the kernel */
+struct bpf_sock_ops_kern {
+	struct sock *sk;
+};
+
+struct seq_file;
+
+/* kernel/bpf/bpf_iter.c, net/core/bpf_sk_storage.c */
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_map;
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	struct sock *sk;
+	void *value;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,153 @@
+//! The types of `bpf/abi.h`, generated from the BTF of the compiled object.
+
+use std::mem;
+
+#[allow(missing_docs, clippy::all, unused, dead_code, clippy::undocumented_unsafe_blocks)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/socket.skel.rs"));
+}
+
+pub use generated::types::{
+    conn as Conn, end as End, end_record as EndRecord, endpoints as Endpoints, event as Event,
+    handshake as Handshake, offer as Offer, settings as Settings, totals as Totals,
+};
+
+use generated::types;
+
+/// The layout of pinned maps; `BEELINE_ABI` in `bpf/abi.h`.
+pub const ABI: u32 = types::abi_version::BEELINE_ABI.0;
+
+/// A plain old value that crosses the boundary as bytes.
+///
+/// # Safety
+/// The type must be `repr(C)`, without padding that is read, and valid for every bit pattern.
+pub(crate) unsafe trait Wire: Copy + Default {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the implementor is a plain repr(C) value; the slice covers just it.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), mem::size_of::<Self>()) }
+    }
+
+    /// `None` when there are too few bytes.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < mem::size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: long enough, any alignment, and every bit pattern is a value.
+        Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+    }
+}
+
+macro_rules! wire {
+    ($($name:ident)*) => {$(
+        // SAFETY: repr(C) structs of integers only, generated from bpf/abi.h.
+        unsafe impl Wire for $name {}
+    )*};
+}
+wire!(Conn End EndRecord Event Handshake Offer Settings Totals);
+
+impl PartialEq for Handshake {
+    fn eq(&self, other: &Self) -> bool {
+        (self.snd_nxt, self.rcv_nxt) == (other.snd_nxt, other.rcv_nxt)
+    }
+}
+impl Eq for Handshake {}
+
+impl std::hash::Hash for Handshake {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.snd_nxt, self.rcv_nxt).hash(state);
+    }
+}
+
+impl Handshake {
+    /// The same connection as its other end sees it.
+    #[must_use]
+    pub fn mirror(self) -> Self {
+        Self { snd_nxt: self.rcv_nxt, rcv_nxt: self.snd_nxt }
+    }
+}
+
+/// Declares a Rust enum over one of the C enums, with the names that users read.
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident from $c:ident { $($variant:ident = $value:ident $text:literal: $about:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum $name {
+            $(#[doc = $about] $variant = types::$c::$value.0,)*
+        }
+
+        impl $name {
+            /// Every value, in the order of the C enum.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// `None` for a number of a newer version.
+            #[must_use]
+            pub fn from_raw(raw: u32) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| *value as u32 == raw)
+            }
+
+            /// The name in the command line's output and in metrics.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// One line for people.
+            #[must_use]
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$variant => $about,)* }
+            }
+        }
+    };
+}
+
+named! {
+    /// Why a connection, or one direction of it, is on the kernel path.
+    Reason from reason {
+        None = REASON_NONE "none": "redirected, or nothing was sent yet",
+        PeerElsewhere = REASON_PEER_ELSEWHERE "peer_elsewhere": "the peer's handshake was not seen on this host",
+        NoRecord = REASON_NO_RECORD "no_record": "the handshake began before the attachment, or its record was evicted",
+        FastOpen = REASON_FAST_OPEN "fast_open": "data travelled in the SYN",
+        Mptcp = REASON_MPTCP "mptcp": "a subflow of a Multipath TCP connection",
+        Ulp = REASON_ULP "ulp": "an upper layer protocol such as kernel TLS owns the socket",
+        KernelSocket = REASON_KERNEL_SOCKET "kernel_socket": "the socket belongs to the kernel itself",
+        MapFull = REASON_MAP_FULL "map_full": "as many connections as the configuration allows",
+        Collision = REASON_COLLISION "collision": "another live connection has the same sequence numbers",
+        ForeignSockmap = REASON_FOREIGN_SOCKMAP "foreign_sockmap": "another BPF program holds the socket in a sockmap",
+        Detaching = REASON_DETACHING "detaching": "no new connections are taken",
+        PeerLate = REASON_PEER_LATE "peer_late": "the first byte was sent before the peer was enrolled",
+        PeerGone = REASON_PEER_GONE "peer_gone": "the peer left the map: closed or retired",
+        QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
+        Retired = REASON_RETIRED "retired": "taken back on request",
+    }
+}
+
+named! {
+    /// How far new work is taken.
+    Mode from mode {
+        Off = MODE_OFF "off": "enrols nothing",
+        On = MODE_ON "on": "enrols and redirects",
+        Detaching = MODE_DETACHING "detaching": "enrols nothing, and moves every direction to the kernel path",
+    }
+}
+
+named! {
+    /// Where a direction's next message goes.
+    TxPath from tx_path {
+        Start = TX_START "start": "nothing was sent yet",
+        Redirect = TX_REDIRECT "socket": "to the peer's socket, past the network stack",
+        Kernel = TX_KERNEL "kernel": "through the network stack",
+    }
+}
+
+named! {
+    /// What happened to a connection.
+    EventKind from event_kind {
+        Established = EVENT_ESTABLISHED "established": "left on the kernel path",
+        Enrolled = EVENT_ENROLLED "enrolled": "this end is in the map",
+        Paired = EVENT_PAIRED "paired": "both ends are in the map",
+        RedirectStarted = EVENT_REDIRECT_STARTED "redirect_started": "the first byte of a direction skipped the stack",
+        KernelPath = EVENT_KERNEL_PATH "kernel_path": "a direction goes through the stack from here on",
+        Closed = EVENT_CLOSED "closed": "the connection is over",
+    }
+}

@@ -1,0 +1,203 @@
+//! The maps of the socket path: from a loaded object or from their pins.
+
+use std::collections::HashMap;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
+
+use crate::abi::{ABI, Handshake, Mode, Reason, Settings, Totals, Wire};
+use crate::pins::Pins;
+use crate::{Error, Result};
+
+/// Every map that is pinned and shared between versions, `settings` first: its pin tells that the
+/// others are or will be there.
+pub(crate) const SHARED: [&str; 7] =
+    ["settings", "offers", "conns", "socks", "ends", "totals", "events"];
+
+const FIRST: [u8; 4] = [0; 4];
+
+/// Handles to the maps; all of Beeline's looking goes through them, agent or not.
+#[derive(Debug)]
+pub struct Maps {
+    by_name: HashMap<&'static str, MapHandle>,
+}
+
+impl Maps {
+    /// Opens the pinned maps.
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`] without pins, [`Error::Layout`] when another layout is pinned.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        if !pins.exist() {
+            return Err(Error::NotLoaded { path: pins.dir().into() });
+        }
+        let settings = open_pinned(pins, "settings")?;
+        let mut by_name = HashMap::from([("settings", settings)]);
+        let found = read_settings(&by_name["settings"])?.abi;
+        if found != ABI {
+            return Err(Error::Layout { path: pins.dir().into(), found, needed: ABI });
+        }
+        for name in &SHARED[1..] {
+            by_name.insert(name, open_pinned(pins, name)?);
+        }
+        Ok(Self { by_name })
+    }
+
+    pub(crate) fn of(object: &Object) -> Result<Self> {
+        let mut by_name = HashMap::new();
+        for name in SHARED {
+            let map = object
+                .maps()
+                .find(|map| map.name() == name)
+                .unwrap_or_else(|| panic!("bpf/lib/maps.h defines {name}"));
+            let handle = MapHandle::try_from(&map).map_err(Error::bpf("open the map", name))?;
+            by_name.insert(name, handle);
+        }
+        Ok(Self { by_name })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> &MapHandle {
+        &self.by_name[name]
+    }
+
+    /// Pins those that are not pinned yet.
+    pub(crate) fn pin(&mut self, pins: &Pins) -> Result<()> {
+        pins.create()?;
+        for name in SHARED {
+            let path = pins.map(name);
+            if !path.exists() {
+                let map = self.by_name.get_mut(name).expect("made with every name");
+                map.pin(&path).map_err(Error::bpf("pin the map", path.display().to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// When the kernel refuses the look-up.
+    pub fn settings(&self) -> Result<Settings> {
+        read_settings(self.get("settings"))
+    }
+
+    /// Changes settings; programs see it with their next message.
+    ///
+    /// # Errors
+    /// When the kernel refuses the update.
+    pub fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        let mut settings = self.settings()?;
+        change(&mut settings);
+        self.get("settings")
+            .update(&FIRST, settings.bytes(), MapFlags::ANY)
+            .map_err(Error::bpf("change", "the settings"))
+    }
+
+    /// The mode in force; an unknown one counts as off.
+    ///
+    /// # Errors
+    /// When the kernel refuses the look-up.
+    pub fn mode(&self) -> Result<Mode> {
+        Ok(Mode::from_raw(self.settings()?.mode).unwrap_or(Mode::Off))
+    }
+
+    /// Puts a mode in force.
+    ///
+    /// # Errors
+    /// When the kernel refuses the update.
+    pub fn set_mode(&self, mode: Mode) -> Result<()> {
+        self.change(|settings| settings.mode = mode as u32)
+    }
+
+    /// The sums over all processors.
+    ///
+    /// # Errors
+    /// When the kernel refuses the look-up.
+    pub fn totals(&self) -> Result<Totals> {
+        let per_cpu = self
+            .get("totals")
+            .lookup_percpu(&FIRST, MapFlags::ANY)
+            .map_err(Error::bpf("read", "the totals"))?
+            .unwrap_or_default();
+        let mut sum = Totals::default();
+        for one in per_cpu.iter().filter_map(|bytes| Totals::read(bytes)) {
+            add(&mut sum, &one);
+        }
+        Ok(sum)
+    }
+
+    /// The enrolled sockets, each by its own view of its handshake.
+    #[must_use]
+    pub fn enrolled(&self) -> Vec<Handshake> {
+        keys(self.get("socks"))
+    }
+
+    /// Handshakes that began and did not end yet.
+    #[must_use]
+    pub fn offers(&self) -> Vec<Handshake> {
+        keys(self.get("offers"))
+    }
+
+    /// Enrolled connections, by the client's view.
+    #[must_use]
+    pub fn conns(&self) -> Vec<Handshake> {
+        keys(self.get("conns"))
+    }
+
+    /// How many sockets the map can hold.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn capacity(&self) -> Result<u32> {
+        let info = self.get("socks").info().map_err(Error::bpf("ask", "the map socks"))?;
+        Ok(info.info.max_entries)
+    }
+
+    /// Takes a socket out of the map; `false` when it was not in it any more.
+    ///
+    /// Data in its psock queue would be lost: only [`crate::drain`] may know that there is none.
+    pub(crate) fn release(&self, own: Handshake) -> Result<bool> {
+        match self.get("socks").delete(own.bytes()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::bpf("take a socket out of", "the map socks")(error)),
+        }
+    }
+}
+
+impl Totals {
+    /// How often something was left on, or moved to, the kernel path for this reason.
+    #[must_use]
+    pub fn count(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize]
+    }
+}
+
+fn open_pinned(pins: &Pins, name: &str) -> Result<MapHandle> {
+    let path = pins.map(name);
+    MapHandle::from_pinned_path(&path).map_err(Error::bpf("open", path.display().to_string()))
+}
+
+fn read_settings(map: &MapHandle) -> Result<Settings> {
+    let bytes = map
+        .lookup(&FIRST, MapFlags::ANY)
+        .map_err(Error::bpf("read", "the settings"))?
+        .unwrap_or_default();
+    Ok(Settings::read(&bytes).unwrap_or_default())
+}
+
+fn keys(map: &MapHandle) -> Vec<Handshake> {
+    map.keys().filter_map(|key| Handshake::read(&key)).collect()
+}
+
+fn add(sum: &mut Totals, one: &Totals) {
+    sum.enrolled += one.enrolled;
+    sum.paired += one.paired;
+    sum.closed += one.closed;
+    sum.closed_redirected_bytes += one.closed_redirected_bytes;
+    sum.closed_redirected_msgs += one.closed_redirected_msgs;
+    sum.closed_kernel_bytes += one.closed_kernel_bytes;
+    sum.lost_events += one.lost_events;
+    for (sum, one) in sum.reasons.iter_mut().zip(one.reasons) {
+        *sum += one;
+    }
+}

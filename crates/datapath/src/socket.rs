@@ -1,0 +1,156 @@
+//! The socket path as one thing: load, attach, take over.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use libbpf_rs::{Link, Object, OpenObject, ProgramMut};
+
+use crate::abi::{ABI, Mode};
+use crate::maps::{Maps, SHARED};
+use crate::pins::Pins;
+use crate::{Error, Result, attach, object};
+
+/// What may be chosen before the maps are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Connections that may be enrolled at once; a map size.
+    pub connections: u32,
+    /// Bytes that may wait unread at one reader before its sender is left to the kernel path.
+    pub queue_limit: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connections: 65_536, queue_limit: 4 << 20 }
+    }
+}
+
+/// A loaded socket path. Dropping it without pins takes it off; with pins it stays.
+pub struct SocketPath {
+    object: Object,
+    maps: Maps,
+    link: Option<Link>,
+}
+
+impl SocketPath {
+    /// Loads programs and maps of their own; attached to nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the verifier's words are in the message's source.
+    pub fn load(options: Options) -> Result<Self> {
+        Self::finish(Self::sized(options)?, options)
+    }
+
+    /// Loads programs over the maps that are pinned, or over new ones, which are pinned then.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when pinned maps have another layout; else when the kernel refuses.
+    pub fn load_pinned(options: Options, pins: &Pins) -> Result<Self> {
+        let mut open = Self::sized(options)?;
+        let found = match Maps::open(pins) {
+            Ok(maps) => Some(maps),
+            Err(Error::NotLoaded { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(maps) = &found {
+            for name in SHARED {
+                object::share(&mut open, name, maps.get(name))?;
+            }
+        }
+        let mut path = Self::finish(open, options)?;
+        path.maps.pin(pins)?;
+        Ok(path)
+    }
+
+    fn sized(options: Options) -> Result<OpenObject> {
+        let mut open = object::open(object::SOCKET, "socket")?;
+        let sizes = [("conns", options.connections), ("socks", options.connections.saturating_mul(2))];
+        for (name, entries) in sizes {
+            let mut map = open.maps_mut().find(|map| map.name() == name).expect("defined in maps.h");
+            map.set_max_entries(entries).map_err(Error::bpf("size the map", name))?;
+        }
+        Ok(open)
+    }
+
+    fn finish(open: OpenObject, options: Options) -> Result<Self> {
+        let object = open.load().map_err(Error::bpf("load", "the socket path"))?;
+        let maps = Maps::of(&object)?;
+        maps.change(|settings| {
+            settings.abi = ABI;
+            settings.queue_limit = options.queue_limit;
+        })?;
+        Ok(Self { object, maps, link: None })
+    }
+
+    /// Attaches to a cgroup; lasts as long as this value.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&mut self, cgroup: &Path) -> Result<()> {
+        self.start()?;
+        self.link = Some(attach::to_cgroup(&self.program("beeline_sock_ops"), cgroup)?);
+        Ok(())
+    }
+
+    /// Attaches to a cgroup for good, in the place of an attachment that is pinned already.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_pinned(&mut self, cgroup: &Path, pins: &Pins) -> Result<()> {
+        self.start()?;
+        let program = self.program("beeline_sock_ops");
+        self.link = Some(attach::to_cgroup_pinned(&program, cgroup, pins)?);
+        Ok(())
+    }
+
+    /// Takes off the attachment of [`SocketPath::attach`]; enrolled connections go on.
+    pub fn detach(&mut self) {
+        self.link = None;
+    }
+
+    /// The maps.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// Sockets that enrol from now on run this sk_msg program; earlier ones keep theirs, which is
+    /// why the layout of the maps must not change under them.
+    fn start(&mut self) -> Result<()> {
+        let socks = self.maps.get("socks").as_fd().as_raw_fd();
+        self.program("beeline_sk_msg")
+            .attach_sockmap(socks)
+            .map_err(Error::bpf("attach sk_msg to", "the map socks"))?;
+        let now = boot_time_ns();
+        self.maps.change(|settings| {
+            settings.mode = Mode::On as u32;
+            if settings.attached_ns == 0 {
+                settings.attached_ns = now;
+            }
+        })
+    }
+
+    fn program(&self, name: &str) -> ProgramMut<'_> {
+        self.object
+            .progs_mut()
+            .find(|program| program.name() == name)
+            .unwrap_or_else(|| panic!("bpf/socket.bpf.c defines {name}"))
+    }
+}
+
+/// Nanoseconds since boot, sleep included, as `settings.attached_ns` counts them.
+#[must_use]
+pub fn boot_time_ns() -> u64 {
+    clock_ns(rustix::time::ClockId::Boottime)
+}
+
+/// Nanoseconds as `bpf_ktime_get_ns` counts them.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    clock_ns(rustix::time::ClockId::Monotonic)
+}
+
+fn clock_ns(clock: rustix::time::ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}

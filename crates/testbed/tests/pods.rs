@@ -1,0 +1,42 @@
+//! Pods reach each other, also with equal addresses on two nodes.
+
+use std::net::IpAddr;
+
+use testbed::traffic::{accept, connect, listen, rr, stream};
+use testbed::{Node, Pod, Result, kernel_test};
+
+/// Streams from one pod to another and checks what arrived.
+fn stream_between(client: &Pod, server: &Pod, ip: IpAddr) -> Result<()> {
+    let (listener, addr) = server.run(|| listen((ip, 0)))??;
+    let received = server.spawn(move || stream::receive(&accept(&listener)?, 4096))?;
+    let sent = client.run(|| {
+        let sock = connect(addr)?;
+        stream::send(&sock, 1, 1 << 20, 5000)
+    })??;
+    let received = received.join()??;
+    assert_eq!((received.len, received.hash), (1 << 20, sent));
+    assert_eq!(received, stream::expected(1, 1 << 20));
+    Ok(())
+}
+
+kernel_test! {
+    fn pods_stream_over_ipv4_and_ipv6() -> Result<()> {
+        let node = Node::new()?;
+        let (a, b) = (node.pod("a")?, node.pod("b")?);
+        assert_eq!(b.ip().to_string(), "10.244.0.3");
+        assert_eq!(b.ip6().to_string(), "fd00:10:244::3");
+        stream_between(&a, &b, b.ip().into())?;
+        stream_between(&a, &b, b.ip6().into())
+    }
+
+    fn node_reaches_pod(_: &testbed::Cgroup) -> Result<()> {
+        let node = Node::new()?;
+        let pod = node.pod("a")?;
+        let (listener, addr) = pod.run(|| listen((pod.ip(), 0)))??;
+        let server = pod.spawn(move || rr::serve(&accept(&listener)?, 100))?;
+        let times = node.run(|| rr::client(&connect(addr)?, 100, 50))??;
+        assert_eq!(times.len(), 50);
+        assert_eq!(server.join()??, 50);
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+# The entry points; CI (.ci/run) calls the same. Settings, all optional:
+#   CARGO_TARGET_DIR   where to build, instead of target/
+#   CLANG              the clang that compiles the BPF objects; otherwise scripts/find-tool chooses
+#   CLANG_FORMAT       likewise; otherwise of clang's release
+#   ARGS               arguments of `beeline demo` for `make demo`
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO  := scripts/cargo
+# -exec, because clang-format without a file waits for one on stdin.
+bpf_c   = find crates/datapath/bpf -name '*.[ch]' -exec "$$(scripts/find-tool clang-format)" $(1) {} +
+
+# Recipes that would ask for packages or compile first, and only then find out, check this first.
+define need_root
+@if [ "$$(id -u)" != 0 ]; then \
+	echo "make $@ loads BPF programs and makes network namespaces; run it as root: sudo make $@" >&2; exit 1; \
+fi
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint fmt clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+build: ## Build the release binary, target/release/beeline
+	scripts/setup.sh build
+	$(CARGO) build --release --locked --package beeline
+
+demo: ## Show the gain on this host, then clean up (root; ARGS="..." goes to beeline demo)
+	$(need_root)
+	scripts/setup.sh demo
+	$(CARGO) build --release --locked --package beeline
+	$(TARGET)/release/beeline demo $(ARGS)
+
+test: ## Run all tests (root)
+	$(need_root)
+	scripts/setup.sh test
+	$(CARGO) test --workspace --locked --no-run
+	$(CARGO) --as-root test --workspace --locked
+
+lint: ## Check formatting, scripts, dependencies, lints and docs; changes nothing
+	scripts/setup.sh lint
+	$(CARGO) fmt --all --check
+	$(call bpf_c,--dry-run -Werror)
+	shellcheck scripts/cargo scripts/find-tool scripts/setup.sh .ci/run
+	scripts/check-deps
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+fmt: ## Format Rust and BPF C in place
+	scripts/setup.sh lint
+	$(CARGO) fmt --all
+	$(call bpf_c,-i)
+
+clean: ## Remove what was built
+	$(CARGO) clean

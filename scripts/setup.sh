@@ -1,0 +1,147 @@
+#!/bin/sh
+# Installs what this machine lacks for one purpose, with apt-get (Debian, Ubuntu).
+#
+#   scripts/setup.sh [build|lint|demo|test]
+#
+# build   compile Beeline: clang, libelf and zlib headers, a C compiler for the vendored libbpf, Rust
+# lint    build, and the formatters and checkers
+# demo    build, and what makes the demo's networks
+# test    demo, and the programs whose traffic the tests shorten
+#
+# It looks at programs, not at packages, and does nothing when all are there. It never calls sudo. Services that come
+# with the packages are not started.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+policy=/usr/sbin/policy-rc.d
+policy_mark="Made by Beeline's scripts/setup.sh for one installation; remove it if that is over."
+
+die() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# PROGRAM PACKAGE: the package is missing if the program is.
+need() {
+    command -v "$1" >/dev/null || missing="$missing $2"
+}
+
+known_to_apt() {
+    [ -n "$(apt-cache search --names-only "^$1\$" 2>/dev/null)" ]
+}
+
+# The release of clang to install: 19, else the newest from 16 on.
+clang_release() {
+    releases=$(apt-cache search --names-only '^clang-[0-9]+$' 2>/dev/null | sed 's/^clang-\([0-9]*\).*/\1/')
+    [ -n "$releases" ] || releases=19 # no package lists yet
+    if echo "$releases" | grep -qx 19; then
+        echo 19
+        return
+    fi
+    newest=$(echo "$releases" | sort -n | tail -1)
+    [ "$newest" -ge 16 ] ||
+        die "the newest clang here is $newest, and BPF needs 16: install clang 16 to 19 (apt.llvm.org has it for
+older releases) and set CLANG to its path"
+    echo "$newest"
+}
+
+# Sets `missing`.
+find_missing() {
+    missing=
+
+    if clang=$("$root/scripts/find-tool" clang 2>/dev/null); then
+        release=$("$clang" -dumpversion | cut -d. -f1)
+    elif [ -n "${CLANG:-}" ]; then
+        die "CLANG=$CLANG is not a program"
+    else
+        release=$(clang_release)
+        missing="$missing clang-$release"
+    fi
+    need gcc gcc
+    need make make
+    need pkg-config pkg-config
+    printf '#include <stdio.h>\n' | gcc -E - >/dev/null 2>&1 || missing="$missing libc6-dev"
+    pkg-config --exists libelf 2>/dev/null || missing="$missing libelf-dev"
+    pkg-config --exists zlib 2>/dev/null || missing="$missing zlib1g-dev"
+    if ! "$root/scripts/find-tool" cargo >/dev/null 2>&1 && known_to_apt rustup; then
+        missing="$missing rustup"
+    fi
+
+    if [ "$purpose" = lint ]; then
+        "$root/scripts/find-tool" clang-format >/dev/null 2>&1 || missing="$missing clang-format-$release"
+        need shellcheck shellcheck
+        need python3 python3
+    fi
+
+    if [ "$purpose" = demo ] || [ "$purpose" = test ]; then
+        need ip iproute2
+        need nft nftables
+    fi
+
+    if [ "$purpose" = test ]; then
+        need iptables iptables
+        need iperf3 iperf3
+        need redis-server redis-server
+        need redis-cli redis-tools
+        if ! command -v nginx >/dev/null; then
+            if known_to_apt nginx-light; then missing="$missing nginx-light"; else missing="$missing nginx"; fi
+        fi
+        need wrk wrk
+        need curl curl
+        need pgrep procps
+    fi
+}
+
+# Packages start their services when installed unless a policy forbids it; an administrator's own policy stays.
+forbid_service_start() {
+    if [ -e "$policy" ] && ! grep -qF "$policy_mark" "$policy"; then
+        "$policy" nginx start >/dev/null 2>&1 && echo "setup: $policy lets services start; it decides, not this script"
+        return 0
+    fi
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM HUP
+    printf '#!/bin/sh\n# %s\nexit 101\n' "$policy_mark" >"$policy"
+    chmod 755 "$policy"
+}
+
+install_missing() {
+    command -v apt-get >/dev/null ||
+        die "this script knows apt-get only; install what these Debian packages hold:$missing"
+    if [ "$(id -u)" != 0 ]; then
+        die "missing:$missing
+Installing needs root:
+    sudo apt-get update && sudo apt-get install --no-install-recommends$missing
+or, without starting the services that come along:
+    sudo scripts/setup.sh $purpose"
+    fi
+    apt-get update -q
+    find_missing # names depend on the package lists
+    echo "setup: installing$missing"
+    forbid_service_start
+    # shellcheck disable=SC2086 # a list of names
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+    find_missing
+    [ -z "$missing" ] || die "installed, and still not found:$missing"
+}
+
+# cargo of rustup reads rust-toolchain.toml; any other must be new enough.
+check_rust() {
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+    advice="install rustup (https://rustup.rs, or your distribution's package); it reads rust-toolchain.toml"
+    cargo=$("$root/scripts/find-tool" cargo 2>/dev/null) || die "no cargo: $advice"
+    [ -x "$(dirname "$cargo")/rustup" ] && return
+    found=$("$cargo" --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -1)" = "$wanted" ] ||
+        die "$cargo is $found and Beeline needs $wanted: $advice"
+}
+
+purpose=${1:-build}
+case "$purpose" in
+    build | lint | demo | test) ;;
+    *) die "usage: setup.sh [build|lint|demo|test]" ;;
+esac
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where a user does not look, and nft and nginx are
+
+find_missing
+[ -z "$missing" ] || install_missing
+check_rust

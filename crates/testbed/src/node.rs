@@ -3,17 +3,23 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
 use crate::link;
+use crate::nat::Rules;
 use crate::netns::NetNs;
 
 /// The bridge of every node.
 pub const BRIDGE: &str = "br0";
 /// Every node's own address on its bridge, in a /16: the pods' gateway.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
-/// The same for IPv6, in a /64.
+/// The network of the pods, with the length of its prefix.
+pub const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
+/// The same for IPv6.
+pub const PODS6: (Ipv6Addr, u8) = (pod_ip6(0), 64);
+/// The same as [`GATEWAY`] for IPv6, in a /64.
 pub const GATEWAY6: Ipv6Addr = pod_ip6(1);
 /// The stand-in for another machine, and the node's address towards it, in a /24.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -41,6 +47,7 @@ const fn pod_ip6(host: u16) -> Ipv6Addr {
 pub struct Node {
     ns: NetNs,
     next_host: AtomicU16,
+    pub(crate) rules: Mutex<Rules>,
 }
 
 impl Node {
@@ -62,6 +69,7 @@ impl Node {
         Ok(Self {
             ns,
             next_host: AtomicU16::new(2),
+            rules: Mutex::default(),
         })
     }
 
@@ -83,7 +91,8 @@ impl Node {
     /// Makes a pod with an address of one's choice in 10.244.0.0/16; its IPv6 address ends in the same 16 bits.
     ///
     /// # Errors
-    /// [`Error::Address`] when the address is not of the node's network or is taken, and as [`Node::pod`].
+    /// [`Error::Address`] when the address is not of the node's network, [`Error::Netlink`] when another pod has it, and
+    /// as [`Node::pod`].
     pub fn pod_with_addr(&self, name: &str, ip: Ipv4Addr) -> Result<Pod> {
         let [a, b, high, low] = ip.octets();
         let host = u16::from_be_bytes([high, low]);
@@ -145,6 +154,7 @@ impl Pod {
         addresses(&ns, ETH0, (ip, 16), (ip6, 64))?;
         link::default_route(&ns, GATEWAY.into())?;
         link::default_route(&ns, GATEWAY6.into())?;
+        node.note_pod(ip, ip6);
         let node = node.ns.clone();
         Ok(Self {
             ns,
@@ -183,6 +193,14 @@ impl Pod {
     #[must_use]
     pub fn node(&self) -> &NetNs {
         &self.node
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // The namespace may live on in a socket or a thread, and takes its time to go: the port shall be gone, and
+        // the address free, now. It fails only when the port was removed already.
+        let _ = link::remove(&self.node, &self.port);
     }
 }
 

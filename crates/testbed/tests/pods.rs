@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use testbed::traffic::{accept, connect, listen, rr, stream};
+use testbed::traffic::{SocketOptions, accept, connect, listen, rr, stream};
 use testbed::{Node, Pod, Result, kernel_test};
 
 /// Streams from one pod to another and checks what arrived.
@@ -37,6 +37,38 @@ kernel_test! {
         let times = node.run(|| rr::client(&connect(addr)?, 100, 50))??;
         assert_eq!(times.len(), 50);
         assert_eq!(server.join()??, 50);
+        Ok(())
+    }
+
+    fn equal_addresses_on_two_nodes_do_not_mix() -> Result<()> {
+        let nodes = [Node::new()?, Node::new()?];
+        let pods = nodes.iter().map(|node| Ok((node.pod("a")?, node.pod("b")?))).collect::<Result<Vec<_>>>()?;
+        assert_eq!(pods[0].1.ip(), pods[1].1.ip());
+        // Both at the same time, the same four-tuple twice.
+        let mut ends = Vec::new();
+        for (client, server) in &pods {
+            let (listener, addr) = server.run(|| listen((server.ip(), 8080)))??;
+            let served = server.spawn(move || stream::receive(&accept(&listener)?, 4096))?;
+            let sock = client.run(|| SocketOptions::new().bind((client.ip(), 4000)).connect(addr))??;
+            ends.push((sock, served));
+        }
+        for (seed, (sock, _)) in (0..).zip(&ends) {
+            stream::send(sock, seed, 100_000, 1000)?;
+        }
+        for (seed, (sock, served)) in (0..).zip(ends) {
+            drop(sock);
+            assert_eq!(served.join()??, stream::expected(seed, 100_000));
+        }
+        Ok(())
+    }
+
+    fn taken_and_foreign_addresses_are_refused() -> Result<()> {
+        let node = Node::new()?;
+        let pod = node.pod("a")?;
+        let taken = node.pod_with_addr("b", pod.ip()).unwrap_err().to_string();
+        assert!(taken.starts_with("cannot make veth veth2"), "{taken}");
+        let foreign = node.pod_with_addr("c", "10.9.9.9".parse().unwrap()).unwrap_err().to_string();
+        assert!(foreign.contains("pods have addresses from 10.244.0.2"), "{foreign}");
         Ok(())
     }
 }

@@ -13,9 +13,13 @@ use socket2::SockRef;
 
 use crate::error::{Result, Tried};
 
+pub mod options;
 pub mod pattern;
+pub mod proxy;
 pub mod rr;
 pub mod stream;
+
+pub use options::SocketOptions;
 
 /// How long a peer waits for progress before it gives up.
 pub const STALL: Duration = Duration::from_secs(20);

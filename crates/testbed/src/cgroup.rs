@@ -174,15 +174,20 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let back = self
+        let before = self
             .back
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        // Where we were before may be a guard, too, that was dropped first.
+        let back = before
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(&before);
         // A member may fork while it is being moved, so moving and removing are tried until both succeed. A failure
         // cannot be returned from here; the next `sweep` gets what is left.
         let _ = wait_for("removal of a cgroup", REMOVE_DEADLINE, || {
-            move_members(&self.path, &back);
+            move_members(&self.path, back);
             remove_tree(&self.path).is_ok()
         });
     }

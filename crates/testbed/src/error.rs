@@ -95,6 +95,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The kernel's answer, when it is about a system call.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Os { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
 /// Names what was tried when a system call fails.
 pub(crate) trait Tried<T> {
     /// Turns the failure into [`Error::Os`]; `tried` continues "cannot ...".

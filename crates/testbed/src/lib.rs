@@ -7,18 +7,19 @@
 //!
 //! ```no_run
 //! # fn main() -> testbed::Result<()> {
-//! use testbed::{Node, traffic::{listen, rr}};
+//!use testbed::{Node, traffic::{accept, rr}};
 //! let node = Node::new()?;
 //! let (web, client) = (node.pod("web")?, node.pod("client")?);
-//! let (listener, addr) = web.run(|| listen((web.ip(), 0)))??;
-//! let server = web.spawn(move || rr::serve(&testbed::traffic::accept(&listener)?, 64))?;
-//! let times = client.run(|| rr::client(&testbed::traffic::connect(addr)?, 64, 1000))??;
+//!let (listener, addr) = web.listen((web.ip(), 0))?;
+//! let server = web.spawn(move || rr::serve(&accept(&listener)?, 64))?;
+//!let times = rr::client(&client.connect(addr)?, 64, 1000)?;
 //! server.join()??;
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+mod counters;
 mod error;
 pub mod isolate;
 pub mod link;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Error, Result, Tried};
+use crate::error::{Error, Result};
 use crate::netns::NetNs;
 use crate::node::{Node, PODS, PODS6};
 
@@ -71,18 +71,6 @@ impl NetNs {
     /// [`Error::NoProgram`] without nft, [`Error::Program`] when it refuses the script.
     pub fn nft(&self, script: &str) -> Result<String> {
         self.command("nft").args(["-f", "-"]).input(script).run()
-    }
-
-    /// The connections that conntrack knows in this namespace, a line each.
-    ///
-    /// # Errors
-    /// [`Error::Os`] when the kernel has no `/proc/net/nf_conntrack`.
-    pub fn conntrack(&self) -> Result<String> {
-        let file = "/proc/thread-self/net/nf_conntrack";
-        let text = self.run(|| std::fs::read_to_string(file))?;
-        text.tried("needs root and CONFIG_NF_CONNTRACK_PROCFS", || {
-            format!("read {file} in {}", self.name())
-        })
     }
 }
 

@@ -33,6 +33,9 @@ pub const UPLINK6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// The interface of pods and of [`Outside`].
 const ETH0: &str = "eth0";
 
+/// The node's interface towards [`Outside`].
+const UPLINK_NAME: &str = "uplink";
+
 /// Makes the names of nodes in errors and of their threads differ.
 static NODES: AtomicU32 = AtomicU32::new(0);
 
@@ -216,6 +219,7 @@ impl Deref for Pod {
 #[derive(Debug)]
 pub struct Outside {
     ns: NetNs,
+    node: NetNs,
 }
 
 impl Outside {
@@ -227,8 +231,8 @@ impl Outside {
     pub fn new(node: &Node) -> Result<Self> {
         let ns = NetNs::new("outside")?;
         without_dad(&ns)?;
-        link::veth((node, "uplink"), (&ns, ETH0))?;
-        addresses(node, "uplink", (UPLINK, 24), (UPLINK6, 64))?;
+        link::veth((node, UPLINK_NAME), (&ns, ETH0))?;
+        addresses(node, UPLINK_NAME, (UPLINK, 24), (UPLINK6, 64))?;
         addresses(&ns, ETH0, (OUTSIDE, 24), (OUTSIDE6, 64))?;
         for (ns, gateway) in [(&ns, IpAddr::from(UPLINK)), (node, OUTSIDE.into())] {
             link::default_route(ns, gateway)?;
@@ -236,7 +240,8 @@ impl Outside {
         for (ns, gateway) in [(&ns, IpAddr::from(UPLINK6)), (node, OUTSIDE6.into())] {
             link::default_route(ns, gateway)?;
         }
-        Ok(Self { ns })
+        let node = node.ns.clone();
+        Ok(Self { ns, node })
     }
 
     /// Its namespace.
@@ -255,6 +260,13 @@ impl Outside {
     #[must_use]
     pub fn ip6(&self) -> Ipv6Addr {
         OUTSIDE6
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // As with pods: gone now, not when the kernel has the time.
+        let _ = link::remove(&self.node, UPLINK_NAME);
     }
 }
 

@@ -117,10 +117,19 @@ impl NsCommand {
             collect(guard.child.stderr.take()),
         );
         let status = guard.wait(OUTPUT_DEADLINE)?;
+        // A program that it left behind may hold the pipes open.
+        let end_of_output = |_| Error::Timeout {
+            what: format!("the end of the output of {}", guard.program),
+            after: OUTPUT_DEADLINE,
+        };
         Ok(Output {
             status,
-            stdout: stdout.recv_timeout(OUTPUT_DEADLINE).unwrap_or_default(),
-            stderr: stderr.recv_timeout(OUTPUT_DEADLINE).unwrap_or_default(),
+            stdout: stdout
+                .recv_timeout(OUTPUT_DEADLINE)
+                .map_err(end_of_output)?,
+            stderr: stderr
+                .recv_timeout(OUTPUT_DEADLINE)
+                .map_err(end_of_output)?,
         })
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::process::{self, Command};
+use std::process::{self, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use testbed::isolate::{self, TEST_CGROUP};
@@ -135,16 +136,22 @@ kernel_test! {
     }
 }
 
+/// Set for the process that is to be killed.
+const VICTIM: &str = "BEELINE_VICTIM";
+
 /// The part that is killed by the test below: makes all it can and waits.
 #[test]
 #[ignore = "part of killed_process_leaves_nothing"]
 fn victim() {
+    if std::env::var_os(VICTIM).is_none() {
+        return;
+    }
     let node = Node::new().unwrap();
     let pod = node.pod("pod").unwrap();
     let child = pod.command("sleep").arg("600").spawn().unwrap();
-    let cgroup = Cgroup::create(TEST_CGROUP).unwrap();
+    let cgroup = Cgroup::create("beeline-victim").unwrap();
     println!(
-        "victim {} {} {} {}",
+        "victim made {} {} {} {}",
         pod.inode().unwrap(),
         node.inode().unwrap(),
         child.pid(),
@@ -155,18 +162,30 @@ fn victim() {
 
 kernel_test! {
     fn killed_process_leaves_nothing() -> Result<()> {
-        let links = link::names(&NetNs::current()?)?;
-        let mut victim = Command::new(std::env::current_exe().unwrap());
-        victim.args(["--exact", "victim", "--ignored", "--nocapture"]);
-        let ended = isolate::run(&mut victim, Duration::from_secs(2))?;
-        assert!(ended.status.is_none(), "{}", ended.output);
-        let line = ended.output.split_once("victim ").expect("the victim tells what it made").1;
-        let made: Vec<_> = line.split_whitespace().take(4).collect();
+        let here = NetNs::current()?;
+        let links = link::names(&here)?;
+        let binary = std::env::current_exe().unwrap();
+        let mut victim = here
+            .command(binary.to_str().unwrap())
+            .args(["--exact", "victim", "--ignored", "--nocapture"])
+            .with(|command| {
+                command.env(VICTIM, "1").stdout(Stdio::piped());
+            })
+            .spawn()?;
+        let output = BufReader::new(victim.child().stdout.take().unwrap());
+        let line = output.lines().map_while(|line| line.ok()).find(|line| line.contains("victim made"));
+        let line = line.expect("the victim tells what it made");
+        // Dropping the guard sends SIGKILL to the victim alone.
+        drop(victim);
+        let made: Vec<_> = line.split_once("victim made ").unwrap().1.split(' ').collect();
         let spaces: HashSet<u64> = made[..2].iter().map(|inode| inode.parse().unwrap()).collect();
         wait_for("the end of the program", SOON, || !fs::exists(format!("/proc/{}", made[2])).unwrap())?;
         wait_for("the end of the namespaces", SOON, || spaces.is_disjoint(&namespaces_in_use()))?;
+        assert_eq!(link::names(&here)?, links);
+        // The cgroup stays, empty, until the next one is made.
+        assert!(fs::exists(made[3]).unwrap());
+        let _next = Cgroup::create("beeline-victim")?;
         assert!(!fs::exists(made[3]).unwrap());
-        assert_eq!(link::names(&NetNs::current()?)?, links);
         Ok(())
     }
 

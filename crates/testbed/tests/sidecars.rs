@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use testbed::traffic::proxy::{self, Proxy, Upstream};
-use testbed::traffic::{SocketOptions, accept, connect, listen, rr, stream};
+use testbed::traffic::{accept, connect, listen, rr, stream};
 use testbed::{NetNs, Node, Pod, Result, kernel_test};
 
 const APP: u16 = 8080;
@@ -23,9 +23,9 @@ fn sidecar(
 
 /// Exchanges messages with a server in `server` that listens on `ip`.
 fn call(client: &NetNs, server: &NetNs, ip: IpAddr) -> Result<()> {
-    let (listener, addr) = server.run(|| listen((ip, APP)))??;
+    let (listener, addr) = server.listen((ip, APP))?;
     let served = server.spawn(move || rr::serve(&accept(&listener)?, 100))?;
-    client.run(|| rr::client(&connect(addr)?, 100, 20))??;
+    rr::client(&client.connect(addr)?, 100, 20)?;
     assert_eq!(served.join()??, 20);
     Ok(())
 }
@@ -87,27 +87,6 @@ kernel_test! {
             stream::verify(&sock, 2, 4096)
         })??;
         assert_eq!((server.join()??, got), (500_000, 300_000));
-        Ok(())
-    }
-
-    fn options_of_sockets_are_set() -> Result<()> {
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        web.syncookies(true)?;
-        assert_eq!(web.sysctl_value("net.ipv4.tcp_syncookies")?, "2");
-        web.fast_open()?;
-        client.fast_open()?;
-        for options in [
-            SocketOptions::new().fast_open(),
-            SocketOptions::new().mptcp(),
-            SocketOptions::new().bind((client.ip(), 4000)).receive_buffer(8192).send_buffer(8192),
-        ] {
-            let both = SocketOptions::new().only_v6(false).reuse_port();
-            let (listener, addr) = web.run(|| both.listen((Ipv6Addr::UNSPECIFIED, 0)))??;
-            let served = web.spawn(move || rr::serve(&accept(&listener)?, 10))?;
-            client.run(|| rr::client(&options.connect((web.ip(), addr.port()))?, 10, 5))??;
-            assert_eq!(served.join()??, 5);
-        }
         Ok(())
     }
 }

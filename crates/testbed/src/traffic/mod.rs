@@ -4,7 +4,7 @@
 //! sockets.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use crate::error::{Result, Tried};
+use crate::netns::NetNs;
 
 pub mod options;
 pub mod pattern;
@@ -73,8 +74,11 @@ pub fn connect_deadline(addr: impl Into<SocketAddr>, deadline: Duration) -> Resu
         .tried(PEER, || format!("connect to {addr}"))
 }
 
-/// Gives a socket that has no timeouts those of [`STALL`].
-fn bounded(sock: &TcpStream) -> io::Result<()> {
+/// Gives a socket that has no timeouts those of [`STALL`], for sockets that were not made here.
+///
+/// # Errors
+/// When it is not a socket that can have timeouts.
+pub fn bounded(sock: &TcpStream) -> io::Result<()> {
     if sock.read_timeout()?.is_none() {
         sock.set_read_timeout(Some(STALL))?;
     }
@@ -84,7 +88,43 @@ fn bounded(sock: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// A connection from one namespace to another's address `ip`: the client's end and the server's end.
+///
+/// # Errors
+/// [`Error::Os`](crate::Error::Os) when it cannot be made.
+pub fn pair(
+    client: &NetNs,
+    server: &NetNs,
+    ip: impl Into<IpAddr>,
+) -> Result<(TcpStream, TcpStream)> {
+    let (listener, addr) = server.listen((ip.into(), 0))?;
+    let client = client.connect(addr)?;
+    Ok((client, accept(&listener)?))
+}
+
+impl NetNs {
+    /// As [`listen`], in this namespace. The listener belongs to it, whoever uses it.
+    ///
+    /// # Errors
+    /// As [`listen`].
+    pub fn listen(&self, addr: impl Into<SocketAddr>) -> Result<(TcpListener, SocketAddr)> {
+        let addr = addr.into();
+        self.run(|| listen(addr))?
+    }
+
+    /// As [`connect`], from this namespace. The connection belongs to it, whoever uses it.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub fn connect(&self, addr: impl Into<SocketAddr>) -> Result<TcpStream> {
+        let addr = addr.into();
+        self.run(|| connect(addr))?
+    }
+}
+
 /// Reads what is there, at most `buf`; 0 at the end of the stream.
+///
+/// A blocking socket that was not made here needs [`bounded`] first, as for the other functions on bytes.
 ///
 /// # Errors
 /// As read(2), and `TimedOut` when nothing came for [`STALL`].

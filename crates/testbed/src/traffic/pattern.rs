@@ -25,16 +25,17 @@ impl Pattern {
 
     /// Fills `buf` with the next bytes.
     pub fn fill(&mut self, buf: &mut [u8]) {
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let word = self.word().to_le_bytes();
-            let skip = usize::try_from(self.offset % WORD).unwrap_or_default();
-            let n = rest.len().min(word.len() - skip);
-            let (now, later) = rest.split_at_mut(n);
-            now.copy_from_slice(&word[skip..skip + n]);
-            self.offset += n as u64;
-            rest = later;
+        // The rest of a word begun before, whole words, the begin of the last one.
+        let begun =
+            usize::try_from(self.offset.next_multiple_of(WORD) - self.offset).unwrap_or_default();
+        let (head, rest) = buf.split_at_mut(begun.min(buf.len()));
+        self.fill_part(head);
+        let (words, tail) = rest.as_chunks_mut();
+        for word in words {
+            *word = self.word().to_le_bytes();
+            self.offset += WORD;
         }
+        self.fill_part(tail);
     }
 
     /// Takes `got.len()` bytes and returns where `got` first differs from them: the offset in the stream.
@@ -44,6 +45,16 @@ impl Pattern {
         self.fill(&mut expected);
         let at = got.iter().zip(&expected).position(|(a, b)| a != b)?;
         Some(start + at as u64)
+    }
+
+    /// Fills a part of the word at the offset.
+    fn fill_part(&mut self, part: &mut [u8]) {
+        let skip = usize::try_from(self.offset % WORD).unwrap_or_default();
+        let word = self.word().to_le_bytes();
+        for (byte, next) in part.iter_mut().zip(&word[skip..]) {
+            *byte = *next;
+        }
+        self.offset += part.len() as u64;
     }
 
     fn word(&self) -> u64 {

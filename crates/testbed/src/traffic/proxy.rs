@@ -1,22 +1,24 @@
 //! A minimal sidecar: accepts, connects upstream, copies both ways with read(2) and write(2) on blocking sockets.
 
-use std::io;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::SockRef;
 
 use super::options::SocketOptions;
-use super::{read, write_all};
 use crate::error::{Result, Tried};
 use crate::sidecar::PROXY_MARK;
 
 /// How often the accepting thread looks whether it shall stop, in milliseconds.
 const STOP_PERIOD: u16 = 10;
+/// How long one read or write of a copying thread sleeps before it looks.
+const TICK: Duration = Duration::from_millis(100);
 /// Size of the copy buffers, as in common proxies.
 const BUFFER: usize = 16 * 1024;
 
@@ -119,7 +121,7 @@ impl Shared {
         }
         // A connection that is still being set up sees `stop` when it is added to the list.
         for pair in self.lock().drain(..) {
-            pair.shut(Shutdown::Both);
+            pair.shut();
         }
         for thread in threads {
             let _ = thread.join();
@@ -134,28 +136,59 @@ impl Shared {
         let pair = Arc::new(Pair { down, up });
         self.lock().push(pair.clone());
         if self.stop.load(Ordering::Relaxed) {
-            pair.shut(Shutdown::Both);
+            pair.shut();
         }
-        let back = pair.clone();
-        let back = thread::spawn(move || back.copy(&back.up, &back.down));
-        pair.copy(&pair.down, &pair.up);
-        let _ = back.join();
+        thread::scope(|scope| {
+            scope.spawn(|| self.copy(&pair, &pair.up, &pair.down));
+            self.copy(&pair, &pair.down, &pair.up);
+        });
         self.lock().retain(|other| !Arc::ptr_eq(other, &pair));
     }
 
     fn connect(&self, down: &TcpStream) -> Result<TcpStream> {
-        down.set_nodelay(true)
-            .tried("", || "prepare a connection".to_owned())?;
+        let tried = || "prepare a connection of the proxy".to_owned();
         let addr = match self.upstream {
             Upstream::Fixed(addr) => addr,
-            Upstream::Original => original_destination(down).tried("was it redirected?", || {
-                "find out where a client wanted to go".to_owned()
-            })?,
+            Upstream::Original => original_destination(down).tried("was it redirected?", tried)?,
         };
         let up = SocketOptions::new().mark(PROXY_MARK).connect(addr)?;
-        up.set_nodelay(true)
-            .tried("", || "prepare a connection".to_owned())?;
+        prepare(down).and_then(|()| prepare(&up)).tried("", tried)?;
         Ok(up)
+    }
+
+    /// Copies until the end of the stream, and passes that on; a failure ends both directions. It waits for a slow
+    /// peer as long as the peer likes.
+    fn copy(&self, pair: &Pair, mut from: &TcpStream, to: &TcpStream) {
+        let mut buf = vec![0; BUFFER];
+        loop {
+            match from.read(&mut buf) {
+                Ok(0) => {
+                    // It fails when the peer is gone, which the other direction notices.
+                    let _ = to.shutdown(Shutdown::Write);
+                    return;
+                }
+                Ok(n) if self.write(to, &buf[..n]).is_ok() => {}
+                Err(err) if self.shall_repeat(&err) => {}
+                _ => return pair.shut(),
+            }
+        }
+    }
+
+    fn write(&self, mut to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match to.write(bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(err) if self.shall_repeat(&err) => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a read or write was only interrupted, by its tick or a signal, and the proxy is to go on.
+    fn shall_repeat(&self, err: &io::Error) -> bool {
+        let interrupted = matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
+        interrupted && !self.stop.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Pair>>> {
@@ -164,27 +197,19 @@ impl Shared {
 }
 
 impl Pair {
-    /// Copies until the end of the stream, and passes that on; a failure ends both directions.
-    fn copy(&self, from: &TcpStream, to: &TcpStream) {
-        let mut buf = vec![0; BUFFER];
-        loop {
-            match read(from, &mut buf) {
-                Ok(0) => {
-                    let _ = to.shutdown(Shutdown::Write);
-                    return;
-                }
-                Ok(n) if write_all(to, &buf[..n]).is_ok() => {}
-                // An idle connection is no failure.
-                Err(err) if err.kind() == io::ErrorKind::TimedOut => {}
-                _ => return self.shut(Shutdown::Both),
-            }
-        }
+    fn shut(&self) {
+        // Both fail only when the peer has ended the connection already.
+        let _ = self.down.shutdown(Shutdown::Both);
+        let _ = self.up.shutdown(Shutdown::Both);
     }
+}
 
-    fn shut(&self, how: Shutdown) {
-        let _ = self.down.shutdown(how);
-        let _ = self.up.shutdown(how);
-    }
+/// Blocking calls that look around each [`TICK`], since not every kernel path wakes a reader when its own socket is
+/// shut down; and no waiting for more to send.
+fn prepare(sock: &TcpStream) -> io::Result<()> {
+    sock.set_read_timeout(Some(TICK))?;
+    sock.set_write_timeout(Some(TICK))?;
+    sock.set_nodelay(true)
 }
 
 /// The destination before REDIRECT; fails when conntrack does not know the connection.

@@ -1,0 +1,64 @@
+//! What a namespace knows about its traffic: protocol counters and tracked connections.
+
+use std::fs;
+
+use crate::error::{Result, Tried};
+use crate::netns::NetNs;
+
+impl NetNs {
+    /// The connections that conntrack knows in this namespace, a line each.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) when the kernel has no `/proc/net/nf_conntrack`.
+    pub fn conntrack(&self) -> Result<String> {
+        let file = "/proc/thread-self/net/nf_conntrack";
+        let text = self.run(|| fs::read_to_string(file))?;
+        text.tried("needs root and CONFIG_NF_CONNTRACK_PROCFS", || {
+            format!("read {file} in {}", self.name())
+        })
+    }
+
+    /// A counter of the protocols in this namespace, for instance `TcpExt` `TCPFastOpenPassive`, `MPTcpExt`
+    /// `MPCapableSYNRX` or `Tcp` `RetransSegs`; `None` when this kernel does not have it.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) when /proc cannot be read.
+    pub fn counter(&self, group: &str, name: &str) -> Result<Option<u64>> {
+        for file in [
+            "/proc/thread-self/net/netstat",
+            "/proc/thread-self/net/snmp",
+        ] {
+            let text = self.run(|| fs::read_to_string(file))?;
+            let text = text.tried("is /proc mounted?", || {
+                format!("read {file} in {}", self.name())
+            })?;
+            if let Some(value) = counter_in(&text, group, name) {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Each group has a line of names and then a line of values.
+fn counter_in(text: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split(' ').position(|other| other == name)?;
+    values.split(' ').nth(at)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counter_is_found_by_group_and_name() {
+        let text = "TcpExt: A B\nTcpExt: 1 2\nMPTcpExt: B\nMPTcpExt: 3\n";
+        assert_eq!(counter_in(text, "TcpExt", "B"), Some(2));
+        assert_eq!(counter_in(text, "MPTcpExt", "B"), Some(3));
+        assert_eq!(counter_in(text, "MPTcpExt", "A"), None);
+    }
+}

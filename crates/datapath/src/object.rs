@@ -15,6 +15,10 @@ pub(crate) static SOCKET: &Elf<[u8]> =
 /// The iterator over enrolled sockets.
 pub(crate) static ENDS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/ends.bpf.o")));
 
+/// Tiny programs that only [`crate::probe`] loads.
+pub(crate) static PROBE: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/probe.bpf.o")));
+
 /// Parses an object; nothing is in the kernel yet.
 pub(crate) fn open(elf: &'static Elf<[u8]>, name: &str) -> Result<OpenObject> {
     ObjectBuilder::default()
@@ -31,5 +35,6 @@ pub(crate) fn share(object: &mut OpenObject, name: &str, map: &MapHandle) -> Res
         .maps_mut()
         .find(|own| own.name() == name)
         .unwrap_or_else(|| panic!("bpf/lib/maps.h defines {name}"));
-    own.reuse_fd(map.as_fd()).map_err(Error::bpf("share the map", name))
+    own.reuse_fd(map.as_fd())
+        .map_err(Error::bpf("share the map", name))
 }

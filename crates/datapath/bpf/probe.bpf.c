@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Programs that do nothing, to find out which kinds this kernel takes. src/probe/tracing.rs loads
+ * each alone and attaches it for a moment: to a function that only the kernel's own BPF tests call
+ * (net/bpf/test_run.c), and to the LSM hook for setting the clock.
+ */
+#include "uapi.h"
+#include <bpf/bpf_helpers.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("?fentry/bpf_fentry_test1")
+int probe_fentry(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+SEC("?lsm/settime")
+int probe_lsm(void *ctx)
+{
+	(void)ctx;
+	return 0; /* allow */
+}
+
+SEC("?kprobe/bpf_fentry_test1")
+int probe_kprobe(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}

@@ -1,1 +1,0 @@
-//! What this kernel and host can do: facts only.

@@ -1,2 +1,7 @@
-//! Beeline.
-fn main() {}
+//! The `beeline` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    beeline::cli::main()
+}

@@ -2,7 +2,13 @@
 
 use std::mem;
 
-#[allow(missing_docs, clippy::all, unused, dead_code, clippy::undocumented_unsafe_blocks)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    unused,
+    dead_code,
+    clippy::undocumented_unsafe_blocks
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/socket.skel.rs"));
 }
@@ -24,7 +30,9 @@ pub const ABI: u32 = types::abi_version::BEELINE_ABI.0;
 pub(crate) unsafe trait Wire: Copy + Default {
     fn bytes(&self) -> &[u8] {
         // SAFETY: the implementor is a plain repr(C) value; the slice covers just it.
-        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), mem::size_of::<Self>()) }
+        unsafe {
+            std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), mem::size_of::<Self>())
+        }
     }
 
     /// `None` when there are too few bytes.
@@ -62,7 +70,10 @@ impl Handshake {
     /// The same connection as its other end sees it.
     #[must_use]
     pub fn mirror(self) -> Self {
-        Self { snd_nxt: self.rcv_nxt, rcv_nxt: self.snd_nxt }
+        Self {
+            snd_nxt: self.rcv_nxt,
+            rcv_nxt: self.snd_nxt,
+        }
     }
 }
 

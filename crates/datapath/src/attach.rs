@@ -14,20 +14,26 @@ use crate::{Error, Result};
 /// Attaches a sock_ops program to a cgroup. Dropping the link detaches, unless it is pinned.
 pub(crate) fn to_cgroup(program: &ProgramMut<'_>, cgroup: &Path) -> Result<Link> {
     let dir = File::open(cgroup).map_err(Error::io("open the cgroup", cgroup))?;
-    program
-        .attach_cgroup(dir.as_raw_fd())
-        .map_err(Error::bpf("attach sock_ops to", cgroup.display().to_string()))
+    program.attach_cgroup(dir.as_raw_fd()).map_err(Error::bpf(
+        "attach sock_ops to",
+        cgroup.display().to_string(),
+    ))
 }
 
 /// Attaches to a cgroup and pins, or replaces the program of the attachment that is pinned already:
 /// the kernel swaps it between two calls, so that no handshake is missed.
-pub(crate) fn to_cgroup_pinned(program: &ProgramMut<'_>, cgroup: &Path, pins: &Pins) -> Result<Link> {
+pub(crate) fn to_cgroup_pinned(
+    program: &ProgramMut<'_>,
+    cgroup: &Path,
+    pins: &Pins,
+) -> Result<Link> {
     let path = pins.link();
     let name = || path.display().to_string();
     if path.exists() {
         let mut link = Link::open(&path).map_err(Error::bpf("open", name()))?;
         if is_on(&link, cgroup)? {
-            link.update_prog(program).map_err(Error::bpf("replace the program of", name()))?;
+            link.update_prog(program)
+                .map_err(Error::bpf("replace the program of", name()))?;
             return Ok(link);
         }
         let other = to_cgroup(program, cgroup)?;
@@ -38,15 +44,20 @@ pub(crate) fn to_cgroup_pinned(program: &ProgramMut<'_>, cgroup: &Path, pins: &P
 }
 
 fn pin(mut link: Link, path: &Path) -> Result<Link> {
-    link.pin(path).map_err(Error::bpf("pin the link at", path.display().to_string()))?;
+    link.pin(path)
+        .map_err(Error::bpf("pin the link at", path.display().to_string()))?;
     Ok(link)
 }
 
 fn is_on(link: &Link, cgroup: &Path) -> Result<bool> {
     let info = link.info().map_err(Error::bpf("ask", "the pinned link"))?;
-    let LinkTypeInfo::Cgroup(found) = info.info else { return Ok(false) };
+    let LinkTypeInfo::Cgroup(found) = info.info else {
+        return Ok(false);
+    };
     // The inode number of a cgroup2 directory is the cgroup's id (kernfs).
-    Ok(cgroup.metadata().is_ok_and(|dir| dir.ino() == found.cgroup_id))
+    Ok(cgroup
+        .metadata()
+        .is_ok_and(|dir| dir.ino() == found.cgroup_id))
 }
 
 /// The id of the cgroup that the pinned attachment is on; `None` without an attachment.

@@ -102,6 +102,8 @@ fn unlink(pins: &Pins) -> Result<()> {
     }
     let name = || path.display().to_string();
     let mut link = Link::open(&path).map_err(Error::bpf("open", name()))?;
+    // Detached, not only unpinned: an agent may still hold the link.
+    link.detach().map_err(Error::bpf("detach", name()))?;
     link.unpin().map_err(Error::bpf("unpin", name()))
 }
 
@@ -112,7 +114,10 @@ fn release(maps: &Maps, ends: &Ends, senders: &[Sender]) -> Result<Vec<Held>> {
     let listed = ends.list(maps)?;
     let inodes: HashMap<Handshake, u64> = listed.iter().map(|e| (e.end.own, e.inode)).collect();
     let mut held = Vec::new();
-    for end in listed.into_iter().filter(|end| enrolled.contains(&end.end.own)) {
+    for end in listed
+        .into_iter()
+        .filter(|end| enrolled.contains(&end.end.own))
+    {
         let peer_inode = inodes.get(&end.end.own.mirror()).copied();
         match held_by(&end, peer_inode, senders) {
             Some(by) => held.push(Held { end, by }),
@@ -125,11 +130,7 @@ fn release(maps: &Maps, ends: &Ends, senders: &[Sender]) -> Result<Vec<Held>> {
 }
 
 /// A sender whose socket is not known may be sending to anyone.
-fn held_by(
-    end: &EndRecord,
-    peer_inode: Option<u64>,
-    senders: &[Sender],
-) -> Option<HeldBy> {
+fn held_by(end: &EndRecord, peer_inode: Option<u64>, senders: &[Sender]) -> Option<HeldBy> {
     if end.unread > 0 {
         return Some(HeldBy::Unread);
     }

@@ -25,11 +25,14 @@ impl Ends {
         for mut map in open.maps_mut() {
             let unused = SHARED.iter().any(|name| map.name() == *name) && map.name() != "ends";
             if unused {
-                map.set_autocreate(false).map_err(Error::bpf("open", "the iterator"))?;
+                map.set_autocreate(false)
+                    .map_err(Error::bpf("open", "the iterator"))?;
             }
         }
         object::share(&mut open, "ends", maps.get("ends"))?;
-        let object = open.load().map_err(Error::bpf("load", "the iterator over sockets"))?;
+        let object = open
+            .load()
+            .map_err(Error::bpf("load", "the iterator over sockets"))?;
         Ok(Self { object })
     }
 
@@ -39,7 +42,11 @@ impl Ends {
     /// # Errors
     /// When the kernel refuses to run the iterator.
     pub fn list(&self, maps: &Maps) -> Result<Vec<EndRecord>> {
-        let program = self.object.progs_mut().next().expect("bpf/ends.bpf.c defines one program");
+        let program = self
+            .object
+            .progs_mut()
+            .next()
+            .expect("bpf/ends.bpf.c defines one program");
         let link = program
             .attach_iter(maps.get("ends").as_fd())
             .map_err(Error::bpf("attach the iterator to", "the map ends"))?;
@@ -48,6 +55,9 @@ impl Ends {
             .map_err(Error::bpf("run", "the iterator over sockets"))?
             .read_to_end(&mut bytes)
             .map_err(Error::io("read", "the iterator over sockets"))?;
-        Ok(bytes.chunks_exact(mem::size_of::<EndRecord>()).filter_map(EndRecord::read).collect())
+        Ok(bytes
+            .chunks_exact(mem::size_of::<EndRecord>())
+            .filter_map(EndRecord::read)
+            .collect())
     }
 }

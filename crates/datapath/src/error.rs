@@ -60,9 +60,16 @@ fn hint(source: &libbpf_rs::Error) -> &'static str {
 }
 
 impl Error {
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     pub(crate) fn bpf(
@@ -70,6 +77,10 @@ impl Error {
         what: impl Into<String>,
     ) -> impl FnOnce(libbpf_rs::Error) -> Self {
         let what = what.into();
-        move |source| Self::Bpf { action, what, source }
+        move |source| Self::Bpf {
+            action,
+            what,
+            source,
+        }
     }
 }

@@ -29,7 +29,9 @@ impl<'a> Events<'a> {
                 0
             })
             .map_err(Error::bpf("open", "the ring buffer of events"))?;
-        let ring = builder.build().map_err(Error::bpf("map", "the ring buffer of events"))?;
+        let ring = builder
+            .build()
+            .map_err(Error::bpf("map", "the ring buffer of events"))?;
         maps.change(|settings| settings.tracing = 1)?;
         Ok(Self { maps, ring })
     }

@@ -1,17 +1,20 @@
 //! The maps of the socket path: from a loaded object or from their pins.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 
-use crate::abi::{ABI, Handshake, Mode, Reason, Settings, Totals, Wire};
+use crate::abi::{ABI, Handshake, Mode, Offer, Reason, Settings, Totals, Wire};
 use crate::pins::Pins;
+use crate::socket::monotonic_ns;
 use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, `settings` first: its pin tells that the
 /// others are or will be there.
-pub(crate) const SHARED: [&str; 7] =
-    ["settings", "offers", "conns", "socks", "ends", "totals", "events"];
+pub(crate) const SHARED: [&str; 7] = [
+    "settings", "offers", "conns", "socks", "ends", "totals", "events",
+];
 
 const FIRST: [u8; 4] = [0; 4];
 
@@ -28,13 +31,19 @@ impl Maps {
     /// [`Error::NotLoaded`] without pins, [`Error::Layout`] when another layout is pinned.
     pub fn open(pins: &Pins) -> Result<Self> {
         if !pins.exist() {
-            return Err(Error::NotLoaded { path: pins.dir().into() });
+            return Err(Error::NotLoaded {
+                path: pins.dir().into(),
+            });
         }
         let settings = open_pinned(pins, "settings")?;
         let mut by_name = HashMap::from([("settings", settings)]);
         let found = read_settings(&by_name["settings"])?.abi;
         if found != ABI {
-            return Err(Error::Layout { path: pins.dir().into(), found, needed: ABI });
+            return Err(Error::Layout {
+                path: pins.dir().into(),
+                found,
+                needed: ABI,
+            });
         }
         for name in &SHARED[1..] {
             by_name.insert(name, open_pinned(pins, name)?);
@@ -66,7 +75,8 @@ impl Maps {
             let path = pins.map(name);
             if !path.exists() {
                 let map = self.by_name.get_mut(name).expect("made with every name");
-                map.pin(&path).map_err(Error::bpf("pin the map", path.display().to_string()))?;
+                map.pin(&path)
+                    .map_err(Error::bpf("pin the map", path.display().to_string()))?;
             }
         }
         Ok(())
@@ -148,19 +158,40 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses to tell.
     pub fn capacity(&self) -> Result<u32> {
-        let info = self.get("socks").info().map_err(Error::bpf("ask", "the map socks"))?;
+        let info = self
+            .get("socks")
+            .info()
+            .map_err(Error::bpf("ask", "the map socks"))?;
         Ok(info.info.max_entries)
+    }
+
+    /// Forgets handshakes that began longer than `age` ago; they will not end any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses a look-up or a removal.
+    pub fn expire_offers(&self, age: Duration) -> Result<()> {
+        let offers = self.get("offers");
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let limit = monotonic_ns().saturating_sub(age);
+        for own in keys(offers) {
+            let found = offers
+                .lookup(own.bytes(), MapFlags::ANY)
+                .map_err(Error::bpf("read", "the map offers"))?;
+            if found
+                .and_then(|b| Offer::read(&b))
+                .is_some_and(|offer| offer.made_ns < limit)
+            {
+                remove(offers, own, "the map offers")?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a socket out of the map; `false` when it was not in it any more.
     ///
     /// Data in its psock queue would be lost: only [`crate::drain`] may know that there is none.
     pub(crate) fn release(&self, own: Handshake) -> Result<bool> {
-        match self.get("socks").delete(own.bytes()) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::bpf("take a socket out of", "the map socks")(error)),
-        }
+        remove(self.get("socks"), own, "the map socks")
     }
 }
 
@@ -183,6 +214,15 @@ fn read_settings(map: &MapHandle) -> Result<Settings> {
         .map_err(Error::bpf("read", "the settings"))?
         .unwrap_or_default();
     Ok(Settings::read(&bytes).unwrap_or_default())
+}
+
+/// `false` when there was no such key.
+fn remove(map: &MapHandle, key: Handshake, what: &str) -> Result<bool> {
+    match map.delete(key.bytes()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::bpf("remove an element of", what)(error)),
+    }
 }
 
 fn keys(map: &MapHandle) -> Vec<Handshake> {

@@ -22,7 +22,9 @@ impl Pins {
     /// The pins of the instance `name` under [`BPFFS`].
     #[must_use]
     pub fn of(name: &str) -> Self {
-        Self { dir: Path::new(BPFFS).join(name) }
+        Self {
+            dir: Path::new(BPFFS).join(name),
+        }
     }
 
     /// The directory.
@@ -90,6 +92,12 @@ pub fn bpffs_mounted() -> Result<bool> {
 /// # Errors
 /// When the kernel refuses it.
 pub fn mount_bpffs() -> Result<()> {
-    rustix::mount::mount("bpf", BPFFS, "bpf", rustix::mount::MountFlags::empty(), None)
-        .map_err(|e| Error::io("mount a bpffs at", BPFFS)(e.into()))
+    rustix::mount::mount(
+        "bpf",
+        BPFFS,
+        "bpf",
+        rustix::mount::MountFlags::empty(),
+        None,
+    )
+    .map_err(|e| Error::io("mount a bpffs at", BPFFS)(e.into()))
 }

@@ -43,10 +43,14 @@ impl Quiesce {
     /// Looks again, and returns those that may still be in a redirect. None: no message is on its
     /// way.
     pub fn look(&mut self) -> Vec<Sender> {
-        self.waiting.retain(|task, ticks| may_send(task, *ticks).is_some());
+        self.waiting
+            .retain(|task, ticks| may_send(task, *ticks).is_some());
         self.waiting
             .keys()
-            .map(|task| Sender { socket_inode: socket_inode(task), task: task.clone() })
+            .map(|task| Sender {
+                socket_inode: socket_inode(task),
+                task: task.clone(),
+            })
             .collect()
     }
 }
@@ -55,14 +59,28 @@ impl Quiesce {
 fn tasks() -> Result<Vec<PathBuf>> {
     let own = rustix::thread::gettid().as_raw_nonzero().to_string();
     let mut tasks = Vec::new();
-    for process in fs::read_dir("/proc").map_err(Error::io("read", "/proc"))?.flatten() {
-        let numeric = process.file_name().to_string_lossy().bytes().all(|c| c.is_ascii_digit());
+    for process in fs::read_dir("/proc")
+        .map_err(Error::io("read", "/proc"))?
+        .flatten()
+    {
+        let numeric = process
+            .file_name()
+            .to_string_lossy()
+            .bytes()
+            .all(|c| c.is_ascii_digit());
         if !numeric {
             continue;
         }
         // A process that ended meanwhile has no threads.
-        let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
-        tasks.extend(threads.flatten().filter(|t| *t.file_name() != *own).map(|t| t.path()));
+        let Ok(threads) = fs::read_dir(process.path().join("task")) else {
+            continue;
+        };
+        tasks.extend(
+            threads
+                .flatten()
+                .filter(|t| *t.file_name() != *own)
+                .map(|t| t.path()),
+        );
     }
     Ok(tasks)
 }
@@ -138,7 +156,12 @@ fn is_32_bit(task: &Path) -> bool {
 fn user_ticks(task: &Path) -> Option<u64> {
     let stat = fs::read_to_string(task.join("stat")).ok()?;
     // The name in field 2 may hold spaces and parentheses; what follows the last one is plain.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok()
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(11)?
+        .parse()
+        .ok()
 }
 
 /// The socket behind the first argument of the call.
@@ -146,5 +169,10 @@ fn socket_inode(task: &Path) -> Option<u64> {
     let call = fs::read_to_string(task.join("syscall")).ok()?;
     let fd = u64::from_str_radix(call.split(' ').nth(1)?.strip_prefix("0x")?, 16).ok()?;
     let target = fs::read_link(task.join("fd").join(fd.to_string())).ok()?;
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    target
+        .to_str()?
+        .strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
 }

@@ -21,7 +21,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 65_536, queue_limit: 4 << 20 }
+        Self {
+            connections: 65_536,
+            queue_limit: 32 << 20,
+        }
     }
 }
 
@@ -64,10 +67,17 @@ impl SocketPath {
 
     fn sized(options: Options) -> Result<OpenObject> {
         let mut open = object::open(object::SOCKET, "socket")?;
-        let sizes = [("conns", options.connections), ("socks", options.connections.saturating_mul(2))];
+        let sizes = [
+            ("conns", options.connections),
+            ("socks", options.connections.saturating_mul(2)),
+        ];
         for (name, entries) in sizes {
-            let mut map = open.maps_mut().find(|map| map.name() == name).expect("defined in maps.h");
-            map.set_max_entries(entries).map_err(Error::bpf("size the map", name))?;
+            let mut map = open
+                .maps_mut()
+                .find(|map| map.name() == name)
+                .expect("defined in maps.h");
+            map.set_max_entries(entries)
+                .map_err(Error::bpf("size the map", name))?;
         }
         Ok(open)
     }
@@ -79,7 +89,11 @@ impl SocketPath {
             settings.abi = ABI;
             settings.queue_limit = options.queue_limit;
         })?;
-        Ok(Self { object, maps, link: None })
+        Ok(Self {
+            object,
+            maps,
+            link: None,
+        })
     }
 
     /// Attaches to a cgroup; lasts as long as this value.
@@ -88,7 +102,10 @@ impl SocketPath {
     /// When the kernel refuses.
     pub fn attach(&mut self, cgroup: &Path) -> Result<()> {
         self.start()?;
-        self.link = Some(attach::to_cgroup(&self.program("beeline_sock_ops"), cgroup)?);
+        self.link = Some(attach::to_cgroup(
+            &self.program("beeline_sock_ops"),
+            cgroup,
+        )?);
         Ok(())
     }
 

@@ -1,0 +1,132 @@
+//! The agent: loads the datapath and serves those who want to look; never in the data path.
+
+mod lock;
+mod serve;
+mod trace;
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use datapath::pins::{self, Pins};
+use datapath::socket::{Options, SocketPath};
+
+use crate::config::Config;
+use crate::instance::Instance;
+
+pub use lock::Lock;
+
+/// A loaded and attached datapath that this process looks after.
+pub struct Agent {
+    instance: Instance,
+    path: SocketPath,
+    started: Started,
+    _lock: Lock,
+}
+
+/// What starting found and did.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// The covered cgroup.
+    pub cgroup: PathBuf,
+    /// Sockets that were enrolled already: the datapath was taken over.
+    pub taken_over: Option<usize>,
+    /// A bpffs was mounted for it.
+    pub mounted_bpffs: bool,
+    /// What it was loaded with. A datapath that is taken over keeps its map sizes.
+    pub options: Options,
+}
+
+impl Agent {
+    /// Loads and attaches, or takes over; on failure nothing new stays behind.
+    ///
+    /// # Errors
+    /// Each says what was tried, on what, and what to do.
+    pub fn start(instance: &Instance, config: &Config) -> Result<Self> {
+        check_host()?;
+        let lock = Lock::take(instance)?;
+        let cgroup = covered_cgroup(config)?;
+        let mounted_bpffs = ensure_bpffs()?;
+        let pins = instance.pins();
+        let was_loaded = pins.exist();
+        let options = config.options();
+        let path = load(options, &cgroup, &pins).inspect_err(|_| {
+            if !was_loaded {
+                // The first error is the one to tell.
+                let _ = pins.remove();
+            }
+        })?;
+        let taken_over = was_loaded.then(|| path.maps().enrolled().len());
+        let started = Started { cgroup, taken_over, mounted_bpffs, options };
+        Ok(Self { instance: instance.clone(), path, started, _lock: lock })
+    }
+
+    /// What starting found and did.
+    #[must_use]
+    pub fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// Serves until SIGTERM, SIGINT or a stop request; the datapath stays.
+    ///
+    /// # Errors
+    /// When the control socket cannot be made.
+    pub fn serve(&self) -> Result<()> {
+        serve::run(&self.instance, self.path.maps())
+    }
+}
+
+fn load(options: Options, cgroup: &Path, pins: &Pins) -> datapath::Result<SocketPath> {
+    let mut path = SocketPath::load_pinned(options, pins)?;
+    path.attach_pinned(cgroup, pins)?;
+    Ok(path)
+}
+
+/// What no later message would name as well.
+fn check_host() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("loading BPF programs needs root: run it with sudo");
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        bail!(
+            "this kernel has no BTF (/sys/kernel/btf/vmlinux is missing): Beeline needs a kernel \
+             built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels are; see `beeline doctor`"
+        );
+    }
+    Ok(())
+}
+
+fn covered_cgroup(config: &Config) -> Result<PathBuf> {
+    let mount = testbed::cgroup2_mount().context("no cgroup2 to attach to; see `beeline doctor`")?;
+    let Some(asked) = &config.cgroup else { return Ok(mount) };
+    let asked = fs::canonicalize(asked)
+        .with_context(|| format!("cannot use the cgroup {}", asked.display()))?;
+    if !asked.starts_with(&mount) {
+        bail!(
+            "{} is not in the cgroup2 hierarchy: name a directory under {}",
+            asked.display(),
+            mount.display()
+        );
+    }
+    Ok(asked)
+}
+
+fn ensure_bpffs() -> Result<bool> {
+    if pins::bpffs_mounted()? {
+        return Ok(false);
+    }
+    pins::mount_bpffs().context("pinning needs a bpffs; see `beeline doctor`")?;
+    Ok(true)
+}
+
+/// Makes the directory of an instance's files, open to root alone.
+fn runtime_dir(instance: &Instance) -> Result<PathBuf> {
+    let dir = instance.runtime_dir();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}

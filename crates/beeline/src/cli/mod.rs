@@ -1,0 +1,72 @@
+//! The command line: one file a command.
+
+mod conns;
+mod demo;
+mod detach;
+mod doctor;
+mod output;
+mod run;
+mod status;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::instance::Instance;
+
+/// Shortens the way between containers on a Linux host.
+///
+/// TCP data between two local sockets goes from one socket's send to the other's receive and skips
+/// the network stack. Whatever is not proven local stays exactly as it was.
+#[derive(Debug, Parser)]
+#[command(name = "beeline", version, arg_required_else_help = true)]
+struct Cli {
+    /// Name of the datapath to work with: its pins are under /sys/fs/bpf/<NAME>, its sockets under
+    /// /run/<NAME>
+    #[arg(long, global = true, value_name = "NAME", default_value = "beeline")]
+    instance: Instance,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load the datapath, or take over the one that is loaded, and serve until stopped
+    Run(run::Args),
+    /// Move every connection back to plain TCP and take the datapath off
+    Detach(detach::Args),
+    /// Say whether the datapath is on, and what it did
+    Status(status::Args),
+    /// List the connections that are enrolled
+    Conns(conns::Args),
+    /// Print what happens to connections, as it happens
+    Trace(trace::Args),
+    /// Say what this kernel and host can do, and what to do about what is missing
+    Doctor(doctor::Args),
+    /// Measure the gain between pods that are made for it, and clean up
+    Demo(demo::Args),
+}
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(&cli.instance, &args),
+        Command::Detach(args) => detach::run(&cli.instance, &args),
+        Command::Status(args) => status::run(&cli.instance, &args),
+        Command::Conns(args) => conns::run(&cli.instance, &args),
+        Command::Trace(args) => trace::run(&cli.instance, &args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Demo(args) => demo::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

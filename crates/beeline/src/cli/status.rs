@@ -1,0 +1,84 @@
+//! `beeline status`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use datapath::abi::Reason;
+
+use super::output;
+use crate::instance::Instance;
+use crate::observe::status::{self, Status, Work};
+
+/// Say whether the datapath is on, and what it did. Exits with 1 when it is off.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
+    let status = status::read(instance)?;
+    if args.json {
+        output::json(&status)?;
+    } else {
+        print(&status)?;
+    }
+    Ok(if status.on { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(status: &Status) -> Result<()> {
+    output::line(&headline(status))?;
+    match &status.agent {
+        Some(agent) => output::line(&format!(
+            "agent        process {}, version {}",
+            agent.pid, agent.version
+        ))?,
+        None => output::line("agent        not running")?,
+    }
+    match &status.work {
+        Some(work) => print_work(work),
+        None => Ok(()),
+    }
+}
+
+fn headline(status: &Status) -> String {
+    let since = status.since.as_deref().unwrap_or("?");
+    match (status.mode, &status.cgroup) {
+        (None, _) => "Beeline is off: nothing is loaded (start it: beeline run)".into(),
+        (Some("on"), Some(cgroup)) => format!("Beeline is on: attached to {cgroup} since {since}"),
+        (Some("detaching"), _) => "Beeline is detaching: no new connections are enrolled (finish \
+                                   it: beeline detach; take it back: beeline run)"
+            .into(),
+        _ => format!(
+            "Beeline is off: loaded since {since}, but not attached (attach it: beeline run)"
+        ),
+    }
+}
+
+fn print_work(work: &Work) -> Result<()> {
+    output::line(&format!(
+        "connections  {} enrolled now, {} ever (room for {})",
+        work.connections, work.connections_ever, work.connections_max
+    ))?;
+    output::line(&format!(
+        "redirected   {} in {} messages",
+        output::bytes(work.redirected_bytes),
+        work.redirected_messages
+    ))?;
+    output::line(&format!(
+        "kernel path  {} by enrolled connections",
+        output::bytes(work.kernel_bytes)
+    ))?;
+    if work.reasons.is_empty() {
+        return Ok(());
+    }
+    output::line("left on, or moved to, the kernel path:")?;
+    let mut table = output::table(&["  count", "reason", "meaning"]);
+    for reason in Reason::ALL {
+        if let Some(count) = work.reasons.get(reason.name()) {
+            table.add_row([format!("  {count}"), reason.name().into(), reason.about().into()]);
+        }
+    }
+    output::line(&table.trim_fmt())
+}

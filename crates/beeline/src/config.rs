@@ -1,0 +1,140 @@
+//! The configuration file: TOML, every key optional, unknown keys refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+use datapath::socket::Options;
+use serde::Deserialize;
+
+/// Read when no `--config` is given and it exists.
+pub const DEFAULT_FILE: &str = "/etc/beeline/beeline.toml";
+
+const TCP_RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
+
+/// What a configuration file can say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The cgroup2 directory whose processes are covered; the root of the mount when absent.
+    pub cgroup: Option<PathBuf>,
+    /// The socket path.
+    pub socket: Socket,
+}
+
+/// The table `[socket]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Socket {
+    /// Connections that may be enrolled at once.
+    pub connections: Option<Connections>,
+    /// Bytes that may wait unread at one reader, as `"32MiB"` or a number of bytes. The largest
+    /// receive buffer that the kernel gives a TCP socket (third number of
+    /// `net.ipv4.tcp_rmem`) when absent.
+    pub queue_limit: Option<ByteSize>,
+}
+
+/// A number of connections that a map can be made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Connections(u32);
+
+impl TryFrom<u32> for Connections {
+    type Error = String;
+
+    fn try_from(count: u32) -> Result<Self, String> {
+        const MOST: u32 = 1 << 24;
+        match count {
+            1..=MOST => Ok(Self(count)),
+            _ => Err(format!("connections: expected a number from 1 to {MOST}, found {count}")),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The file says something that is not understood; `source` names line and field.
+    #[error("wrong configuration in {path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads `file`, or the default file if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or says something that is not understood.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let path = match file {
+            Some(path) => path,
+            None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
+            None => return Ok(Self::default()),
+        };
+        let text =
+            fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    /// What the datapath is loaded with.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        let defaults = Options::default();
+        let limit = self.socket.queue_limit.map(|size| size.as_u64()).or_else(tcp_rmem_max);
+        Options {
+            connections: self.socket.connections.map_or(defaults.connections, |c| c.0),
+            queue_limit: limit
+                .map_or(defaults.queue_limit, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+/// The most a TCP receive buffer grows to on this host, in bytes.
+fn tcp_rmem_max() -> Option<u64> {
+    fs::read_to_string(TCP_RMEM).ok()?.split_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let config = parse("[socket]\nqueue_limit = \"2MiB\"\nconnections = 10").unwrap();
+        assert_eq!(config.options().queue_limit, 2 << 20);
+        assert_eq!(config.options().connections, 10);
+    }
+
+    #[test]
+    fn mistakes_name_line_field_and_what_was_expected() {
+        let unknown = parse("[socket]\nconections = 10").unwrap_err();
+        assert!(unknown.contains("line 2") && unknown.contains("conections"), "{unknown}");
+        assert!(unknown.contains("`connections`"), "{unknown}");
+        let zero = parse("[socket]\nconnections = 0").unwrap_err();
+        assert!(zero.contains("line 2") && zero.contains("from 1 to"), "{zero}");
+        let kind = parse("cgroup = 7").unwrap_err();
+        assert!(kind.contains("line 1") && kind.contains("expected"), "{kind}");
+    }
+}

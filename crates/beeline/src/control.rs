@@ -1,0 +1,87 @@
+//! The agent's control socket: one JSON request a connection, answered by JSON lines.
+//!
+//! Everything that a user may want to know without an agent is read from the pinned maps; only what
+//! needs the agent goes through here.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::instance::Instance;
+
+/// How long either side waits for the other's next line.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a client can ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub enum Request {
+    /// Who are you? One [`AgentInfo`].
+    Info,
+    /// Events until the client hangs up.
+    Trace,
+    /// Stop, and leave the datapath as it is. One [`AgentInfo`].
+    Stop,
+}
+
+/// Who serves an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// Process id.
+    pub pid: u32,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// Sends a request and returns the answers.
+///
+/// # Errors
+/// `NotFound` or `ConnectionRefused` when no agent listens.
+pub fn ask(instance: &Instance, request: Request) -> io::Result<BufReader<UnixStream>> {
+    let mut stream = UnixStream::connect(instance.control_socket())?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    send(&mut stream, &request)?;
+    Ok(BufReader::new(stream))
+}
+
+/// The agent that serves the instance; `None` when there is none.
+#[must_use]
+pub fn agent(instance: &Instance) -> Option<AgentInfo> {
+    info(instance, Request::Info)
+}
+
+/// Asks the agent to stop; `None` when there is none.
+#[must_use]
+pub fn stop(instance: &Instance) -> Option<AgentInfo> {
+    info(instance, Request::Stop)
+}
+
+fn info(instance: &Instance, request: Request) -> Option<AgentInfo> {
+    let mut answer = ask(instance, request).ok()?;
+    answer.get_ref().set_read_timeout(Some(PATIENCE)).ok()?;
+    receive(&mut answer).ok()?
+}
+
+/// Writes one line.
+///
+/// # Errors
+/// When the other side is gone.
+pub fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads one line; `None` at the end.
+///
+/// # Errors
+/// When the line is none of ours.
+pub fn receive<T: for<'de> Deserialize<'de>>(stream: &mut impl BufRead) -> io::Result<Option<T>> {
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_str(&line)?))
+}

@@ -1,0 +1,133 @@
+//! The enrolled connections: both ends of each, with what runs there.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use datapath::abi::{EndRecord, Endpoints, Handshake, Reason, TxPath};
+use datapath::ends::Ends;
+use datapath::{Maps, Result, socket};
+use serde::Serialize;
+
+use crate::workload::{Workload, Workloads};
+
+/// linux/socket.h
+const AF_INET6: u16 = 10;
+
+/// One connection. An end that is closed already is absent.
+#[derive(Debug, Clone, Serialize)]
+pub struct Connection {
+    /// Who connected.
+    pub client: Option<End>,
+    /// Who accepted.
+    pub server: Option<End>,
+    /// Since the older end was enrolled.
+    pub age_seconds: f64,
+}
+
+/// One end of a connection; path and bytes are those of what it sends.
+#[derive(Debug, Clone, Serialize)]
+pub struct End {
+    /// Its own address.
+    pub local: SocketAddr,
+    /// The peer's address as it sees it; NAT makes it differ from the peer's own.
+    pub remote: SocketAddr,
+    /// Who holds the socket, as far as known.
+    pub workload: Workload,
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// Owner's user id.
+    pub uid: u32,
+    /// The kernel's name of the socket.
+    pub cookie: u64,
+    /// `start`, `socket` or `kernel`.
+    pub path: &'static str,
+    /// Why it is not redirected; absent if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Sent past the stack.
+    pub redirected_bytes: u64,
+    /// Messages sent past the stack.
+    pub redirected_messages: u64,
+    /// Sent through the stack.
+    pub kernel_bytes: u64,
+    /// Redirected to it and not read yet.
+    pub unread_bytes: u32,
+}
+
+/// Lists the enrolled connections, oldest first.
+///
+/// # Errors
+/// When the kernel refuses the iterator.
+pub fn list(maps: &Maps) -> Result<Vec<Connection>> {
+    let ends = Ends::load(maps)?.list(maps)?;
+    let live: Vec<EndRecord> =
+        ends.into_iter().filter(|end| end.end.closed == 0 && end.has_psock != 0).collect();
+    let workloads = Workloads::find();
+    Ok(pair(&live, &workloads, socket::monotonic_ns()))
+}
+
+fn pair(ends: &[EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connection> {
+    let mut by_client: HashMap<Handshake, (Option<&EndRecord>, Option<&EndRecord>)> =
+        HashMap::new();
+    for end in ends {
+        if end.end.is_client == 0 {
+            by_client.entry(end.end.own.mirror()).or_default().1 = Some(end);
+        } else {
+            by_client.entry(end.end.own).or_default().0 = Some(end);
+        }
+    }
+    let enrolled = |end: Option<&EndRecord>| end.map_or(u64::MAX, |end| end.end.enrolled_ns);
+    let mut pairs: Vec<_> = by_client.into_values().collect();
+    pairs.sort_by_key(|(client, server)| enrolled(*client).min(enrolled(*server)));
+    pairs
+        .into_iter()
+        .map(|(client, server)| {
+            let since = enrolled(client).min(enrolled(server));
+            Connection {
+                client: client.map(|end| view(end, workloads)),
+                server: server.map(|end| view(end, workloads)),
+                age_seconds: now_ns.saturating_sub(since) as f64 / 1e9,
+            }
+        })
+        .collect()
+}
+
+fn view(record: &EndRecord, workloads: &Workloads) -> End {
+    let (local, remote) = socket_addrs(&record.endpoints);
+    let path = TxPath::from_raw(record.end.tx.into());
+    let reason = Reason::from_raw(record.end.tx_reason.into());
+    End {
+        local,
+        remote,
+        workload: workloads.of(record.inode, record.cgroup_id),
+        netns: record.netns,
+        uid: record.uid,
+        cookie: record.cookie,
+        path: path.map_or("unknown", TxPath::name),
+        reason: reason.filter(|reason| *reason != Reason::None).map(Reason::name),
+        redirected_bytes: record.end.redirected_bytes,
+        redirected_messages: record.end.redirected_msgs,
+        kernel_bytes: record.end.kernel_bytes,
+        unread_bytes: record.unread,
+    }
+}
+
+/// Local and remote address; an IPv4-mapped one is shown as the IPv4 address it is.
+#[must_use]
+pub fn socket_addrs(endpoints: &Endpoints) -> (SocketAddr, SocketAddr) {
+    let ip = |words: &[u32; 4]| {
+        if endpoints.family == AF_INET6 {
+            let mut bytes = [0; 16];
+            for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+                to.copy_from_slice(&word.to_ne_bytes());
+            }
+            IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+        } else {
+            IpAddr::V4(Ipv4Addr::from(words[0].to_ne_bytes()))
+        }
+    };
+    (
+        SocketAddr::new(ip(&endpoints.local_ip), endpoints.local_port),
+        SocketAddr::new(ip(&endpoints.remote_ip), endpoints.remote_port),
+    )
+}

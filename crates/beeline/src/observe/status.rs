@@ -1,0 +1,133 @@
+//! Whether the datapath is on, and what it did.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+use datapath::abi::{Mode, Reason};
+use datapath::ends::Ends;
+use datapath::{Maps, Result, attach, socket};
+use serde::Serialize;
+
+use crate::control::{self, AgentInfo};
+use crate::instance::Instance;
+use crate::workload::Workloads;
+
+/// The state of an instance.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// New connections are enrolled.
+    pub on: bool,
+    /// Its name.
+    pub instance: String,
+    /// `on`, `off` or `detaching`; absent when nothing is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<&'static str>,
+    /// The cgroup it is attached to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// When it was attached first, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Who looks after it; nobody needs to.
+    pub agent: Option<AgentInfo>,
+    /// What it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+}
+
+/// What a datapath did since it was attached.
+#[derive(Debug, Clone, Serialize)]
+pub struct Work {
+    /// Connections whose both ends are enrolled now.
+    pub connections: u64,
+    /// Connections that ever were.
+    pub connections_ever: u64,
+    /// Connections that can be enrolled at once.
+    pub connections_max: u64,
+    /// Sockets in the map now.
+    pub sockets: u64,
+    /// Sent past the stack.
+    pub redirected_bytes: u64,
+    /// Messages sent past the stack.
+    pub redirected_messages: u64,
+    /// Sent through the stack by enrolled sockets.
+    pub kernel_bytes: u64,
+    /// Trace events that found no room.
+    pub lost_events: u64,
+    /// How often something was left on, or moved to, the kernel path; only reasons that occurred.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+/// Reads the state of an instance; works without an agent.
+///
+/// # Errors
+/// When pins exist but cannot be read, for want of root or because of another layout.
+pub fn read(instance: &Instance) -> Result<Status> {
+    let maps = match Maps::open(&instance.pins()) {
+        Err(datapath::Error::NotLoaded { .. }) => return Ok(off(instance)),
+        other => other?,
+    };
+    let mode = maps.mode()?;
+    let cgroup = attach::attached_cgroup(&instance.pins())?;
+    let since = boot_instant(maps.settings()?.attached_ns);
+    Ok(Status {
+        on: mode == Mode::On && cgroup.is_some(),
+        instance: instance.to_string(),
+        mode: Some(mode.name()),
+        cgroup: cgroup.map(cgroup_name),
+        since: Some(humantime::format_rfc3339_seconds(since).to_string()),
+        agent: control::agent(instance),
+        work: Some(work(&maps)?),
+    })
+}
+
+fn off(instance: &Instance) -> Status {
+    Status {
+        on: false,
+        instance: instance.to_string(),
+        mode: None,
+        cgroup: None,
+        since: None,
+        agent: control::agent(instance),
+        work: None,
+    }
+}
+
+fn work(maps: &Maps) -> Result<Work> {
+    let totals = maps.totals()?;
+    let ends = Ends::load(maps)?.list(maps)?;
+    let live = || ends.iter().filter(|end| end.end.closed == 0).map(|end| &end.end);
+    let occurred = Reason::ALL.iter().filter(|reason| **reason != Reason::None);
+    Ok(Work {
+        connections: maps.conns().len() as u64,
+        connections_ever: totals.paired,
+        connections_max: u64::from(maps.capacity()?) / 2,
+        sockets: maps.enrolled().len() as u64,
+        redirected_bytes: totals.closed_redirected_bytes
+            + live().map(|end| end.redirected_bytes).sum::<u64>(),
+        redirected_messages: totals.closed_redirected_msgs
+            + live().map(|end| end.redirected_msgs).sum::<u64>(),
+        kernel_bytes: totals.closed_kernel_bytes + live().map(|end| end.kernel_bytes).sum::<u64>(),
+        lost_events: totals.lost_events,
+        reasons: occurred
+            .map(|reason| (reason.name(), totals.count(*reason)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+    })
+}
+
+fn boot_instant(ns_since_boot: u64) -> SystemTime {
+    let ago = socket::boot_time_ns().saturating_sub(ns_since_boot);
+    SystemTime::now() - Duration::from_nanos(ago)
+}
+
+fn cgroup_name(id: u64) -> String {
+    let root = testbed::cgroup2_mount().ok();
+    let root = root.filter(|root| fs::metadata(root).is_ok_and(|dir| dir.ino() == id));
+    match root {
+        Some(root) => root.display().to_string(),
+        None => Workloads::cgroups().remove(&id).unwrap_or_else(|| format!("id {id}")),
+    }
+}

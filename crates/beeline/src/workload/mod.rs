@@ -1,0 +1,111 @@
+//! What runs behind a socket: process, cgroup, container.
+
+mod container;
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use procfs::process::{self, FDTarget};
+use serde::Serialize;
+
+/// Who holds a socket, as far as known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Process id of one holder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// Its command name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Path of the cgroup the socket was made in, from the cgroup2 root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// Container or unit that this cgroup belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+}
+
+impl Workload {
+    /// The shortest name that tells it apart: container, command or cgroup.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let process = self.command.as_ref().map(|command| match self.pid {
+            Some(pid) => format!("{command}[{pid}]"),
+            None => command.clone(),
+        });
+        match (&self.container, process) {
+            (Some(container), Some(process)) => format!("{container}/{process}"),
+            (Some(container), None) => container.clone(),
+            (None, Some(process)) => process,
+            (None, None) => self.cgroup.clone().unwrap_or_else(|| "-".into()),
+        }
+    }
+}
+
+/// A picture of the host's processes and cgroups.
+#[derive(Debug, Default)]
+pub struct Workloads {
+    holders: HashMap<u64, (i32, String)>,
+    cgroups: HashMap<u64, String>,
+}
+
+impl Workloads {
+    /// Looks at every process and cgroup; what cannot be read is absent.
+    #[must_use]
+    pub fn find() -> Self {
+        Self { holders: holders(), cgroups: Self::cgroups() }
+    }
+
+    /// Cgroup ids (inode numbers) and paths from the cgroup2 root.
+    #[must_use]
+    pub fn cgroups() -> HashMap<u64, String> {
+        let mut found = HashMap::new();
+        if let Ok(root) = testbed::cgroup2_mount() {
+            walk(&root, &root, &mut found);
+        }
+        found
+    }
+
+    /// Who holds the socket with this inode, made in the cgroup with this id.
+    #[must_use]
+    pub fn of(&self, inode: u64, cgroup_id: u64) -> Workload {
+        let holder = self.holders.get(&inode).filter(|_| inode != 0);
+        let cgroup = self.cgroups.get(&cgroup_id).cloned();
+        Workload {
+            pid: holder.map(|(pid, _)| *pid),
+            command: holder.map(|(_, command)| command.clone()),
+            container: cgroup.as_deref().and_then(container::name),
+            cgroup,
+        }
+    }
+}
+
+/// One process for every socket inode.
+fn holders() -> HashMap<u64, (i32, String)> {
+    let mut found = HashMap::new();
+    let Ok(processes) = process::all_processes() else { return found };
+    for process in processes.flatten() {
+        let (Ok(stat), Ok(fds)) = (process.stat(), process.fd()) else { continue };
+        for fd in fds.flatten() {
+            if let FDTarget::Socket(inode) = fd.target {
+                found.entry(inode).or_insert_with(|| (stat.pid, stat.comm.clone()));
+            }
+        }
+    }
+    found
+}
+
+fn walk(root: &Path, dir: &Path, found: &mut HashMap<u64, String>) {
+    if let Ok(meta) = fs::metadata(dir) {
+        let path = dir.strip_prefix(root).unwrap_or(dir);
+        found.insert(meta.ino(), format!("/{}", path.display()));
+    }
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(root, &entry.path(), found);
+        }
+    }
+}

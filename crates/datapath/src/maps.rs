@@ -6,17 +6,17 @@ use std::time::Duration;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 
 use crate::abi::{ABI, Handshake, Mode, Offer, Reason, Settings, Totals, Wire};
-use crate::pins::Pins;
+use crate::pins::{FIRST, Pins};
 use crate::socket::monotonic_ns;
 use crate::{Error, Result};
 
-/// Every map that is pinned and shared between versions, `settings` first: its pin tells that the
-/// others are or will be there.
+/// Every map that is pinned and shared between versions, in the order of pinning; see
+/// [`FIRST`].
 pub(crate) const SHARED: [&str; 7] = [
     "settings", "offers", "conns", "socks", "ends", "totals", "events",
 ];
 
-const FIRST: [u8; 4] = [0; 4];
+const ONLY_KEY: [u8; 4] = [0; 4];
 
 /// Handles to the maps; all of Beeline's looking goes through them, agent or not.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Maps {
         let mut settings = self.settings()?;
         change(&mut settings);
         self.get("settings")
-            .update(&FIRST, settings.bytes(), MapFlags::ANY)
+            .update(&ONLY_KEY, settings.bytes(), MapFlags::ANY)
             .map_err(Error::bpf("change", "the settings"))
     }
 
@@ -125,7 +125,7 @@ impl Maps {
     pub fn totals(&self) -> Result<Totals> {
         let per_cpu = self
             .get("totals")
-            .lookup_percpu(&FIRST, MapFlags::ANY)
+            .lookup_percpu(&ONLY_KEY, MapFlags::ANY)
             .map_err(Error::bpf("read", "the totals"))?
             .unwrap_or_default();
         let mut sum = Totals::default();
@@ -210,7 +210,7 @@ fn open_pinned(pins: &Pins, name: &str) -> Result<MapHandle> {
 
 fn read_settings(map: &MapHandle) -> Result<Settings> {
     let bytes = map
-        .lookup(&FIRST, MapFlags::ANY)
+        .lookup(&ONLY_KEY, MapFlags::ANY)
         .map_err(Error::bpf("read", "the settings"))?
         .unwrap_or_default();
     Ok(Settings::read(&bytes).unwrap_or_default())

@@ -4,10 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::maps::SHARED;
 use crate::{Error, Result};
 
 /// Where every Linux distribution mounts the bpffs.
 pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// The map that is pinned first and unpinned last.
+pub(crate) const FIRST: &str = "settings";
 
 /// Name of the pinned attachment to the cgroup.
 const SOCK_OPS_LINK: &str = "sock_ops_link";
@@ -48,7 +52,13 @@ impl Pins {
     /// Whether a datapath is pinned here, attached or still draining.
     #[must_use]
     pub fn exist(&self) -> bool {
-        self.map("settings").exists()
+        self.map(FIRST).exists()
+    }
+
+    /// Whether a first start or a removal was interrupted: nothing is attached, and maps are missing.
+    #[must_use]
+    pub(crate) fn are_remainder(&self) -> bool {
+        !self.link().exists() && !SHARED.iter().all(|name| self.map(name).exists())
     }
 
     /// Makes the directory.
@@ -61,6 +71,9 @@ impl Pins {
 
     /// Removes every pin and the directory. The kernel frees what nobody else holds.
     ///
+    /// The attachment goes first and the settings last, so that whoever is interrupted leaves
+    /// something that [`crate::socket::SocketPath::load_pinned`] recognises as a remainder.
+    ///
     /// # Errors
     /// When a pin cannot be removed; a missing directory is no error.
     pub fn remove(&self) -> Result<()> {
@@ -68,8 +81,12 @@ impl Pins {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(Error::io("read", &self.dir))?,
         };
-        for entry in entries {
-            let path = entry.map_err(Error::io("read", &self.dir))?.path();
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(Error::io("read", &self.dir))?;
+        paths.sort_by_key(|path| (*path == self.map(FIRST), *path != self.link()));
+        for path in paths {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         fs::remove_dir(&self.dir).map_err(Error::io("remove", &self.dir))

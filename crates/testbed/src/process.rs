@@ -165,15 +165,28 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> 
     bytes
 }
 
-/// The command that starts `program` so that it dies with its parent: std has no safe way to set the parent-death
-/// signal between fork and exec, `setpriv` of util-linux does it. Without it only drop ends the program.
+/// Ends when its parent is not the process in `$0` any more, else becomes the program in its arguments.
+const UNLESS_ORPHANED: &str = r#"[ "$PPID" = "$0" ] && exec "$@""#;
+
+/// The command that starts `program` so that it dies with its parent.
+///
+/// std has no safe way to set the parent-death signal between fork and exec; `setpriv` of util-linux does it. A parent
+/// that died before sends none, so a shell looks once more afterwards. Without setpriv only drop ends the program.
 fn command_for(program: &str) -> Option<Command> {
     let program = find(program)?;
     let Some(setpriv) = find("setpriv") else {
         return Some(Command::new(program));
     };
     let mut command = Command::new(setpriv);
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "--",
+        "/bin/sh",
+        "-c",
+        UNLESS_ORPHANED,
+    ]);
+    command.arg(std::process::id().to_string()).arg(program);
     Some(command)
 }
 

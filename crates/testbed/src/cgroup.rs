@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, NEEDS_ROOT, Result, Tried};
+use crate::process::is_alive;
 use crate::wait::wait_for;
 
 /// How long removing a cgroup may take: its last processes may still be exiting.
@@ -144,7 +145,8 @@ impl Cgroup {
         let removed = entries
             .flatten()
             .filter(|entry| {
-                owner(&entry.file_name().to_string_lossy(), prefix).is_some_and(is_dead)
+                owner(&entry.file_name().to_string_lossy(), prefix)
+                    .is_some_and(|pid| !is_alive(pid))
             })
             .filter(|entry| remove_tree(&entry.path()).is_ok())
             .count();
@@ -201,10 +203,6 @@ fn owner(name: &str, prefix: &str) -> Option<u32> {
         .split_once('-')?;
     n.parse::<u32>().ok()?;
     pid.parse().ok()
-}
-
-fn is_dead(pid: u32) -> bool {
-    !Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// The cgroup2 directory that the calling process is in.

@@ -1,6 +1,7 @@
 //! External programs in a namespace, as guards.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -196,6 +197,18 @@ fn find(program: &str) -> Option<PathBuf> {
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     dirs.map(|dir| dir.join(program))
         .find(|file| file.is_file())
+}
+
+/// Whether a process runs. One that has ended but was not reaped, as under a container's init that does not care, is
+/// not alive.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and may hold some itself.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// A running program; killed by its pid and reaped on drop.

@@ -8,6 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use testbed::isolate::{self, TEST_CGROUP};
+use testbed::process::is_alive;
 use testbed::{Cgroup, NetNs, Node, Result, cgroup, cgroup2_mount, kernel_test, link, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -128,10 +129,10 @@ kernel_test! {
         let failed = ns.nft("add rule ip nowhere nothing accept").unwrap_err().to_string();
         assert!(failed.starts_with("nft in namespace programs ended with exit status: 1"), "{failed}");
         let child = ns.command("sleep").arg("60").spawn()?;
-        let proc = format!("/proc/{}", child.pid());
-        assert!(fs::exists(&proc).unwrap());
+        let pid = child.pid();
+        assert!(is_alive(pid));
         drop(child);
-        assert!(!fs::exists(&proc).unwrap());
+        assert!(!is_alive(pid));
         Ok(())
     }
 }
@@ -179,7 +180,7 @@ kernel_test! {
         drop(victim);
         let made: Vec<_> = line.split_once("victim made ").unwrap().1.split(' ').collect();
         let spaces: HashSet<u64> = made[..2].iter().map(|inode| inode.parse().unwrap()).collect();
-        wait_for("the end of the program", SOON, || !fs::exists(format!("/proc/{}", made[2])).unwrap())?;
+        wait_for("the end of the program", SOON, || !is_alive(made[2].parse().unwrap()))?;
         wait_for("the end of the namespaces", SOON, || spaces.is_disjoint(&namespaces_in_use()))?;
         assert_eq!(link::names(&here)?, links);
         // The cgroup stays, empty, until the next one is made.
@@ -196,9 +197,9 @@ kernel_test! {
         let ended = isolate::run(&mut command, Duration::from_millis(300))?;
         assert!(ended.status.is_none());
         assert!(start.elapsed() < SOON);
-        let pid = ended.output.lines().nth(1).expect("the child's pid").to_owned();
+        let pid = ended.output.lines().nth(1).expect("the child's pid").parse().unwrap();
         assert!(ended.output.starts_with("started\n"));
-        wait_for("the end of the child", SOON, || !fs::exists(format!("/proc/{pid}")).unwrap())
+        wait_for("the end of the child", SOON, || !is_alive(pid))
     }
 
     fn failure_is_told_with_its_output() -> Result<()> {

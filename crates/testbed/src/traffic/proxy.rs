@@ -60,7 +60,7 @@ struct Pair {
 }
 
 /// Starts a proxy in the namespace of the calling thread; its own connections carry
-/// [`PROXY_MARK`](crate::sidecar::PROXY_MARK), so that they are not redirected to itself.
+/// [`PROXY_MARK`], so that they are not redirected to itself.
 ///
 /// # Errors
 /// [`Error::Os`](crate::Error::Os) when its thread cannot be started.

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use libbpf_rs::query::LinkTypeInfo;
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 use libbpf_rs::{Link, ProgramMut};
 
 use crate::pins::Pins;
@@ -65,13 +65,26 @@ fn is_on(link: &Link, cgroup: &Path) -> Result<bool> {
 /// # Errors
 /// When the pin exists but the kernel does not tell.
 pub fn attached_cgroup(pins: &Pins) -> Result<Option<u64>> {
+    Ok(match pinned_link(pins)?.map(|info| info.info) {
+        Some(LinkTypeInfo::Cgroup(found)) => Some(found.cgroup_id),
+        _ => None,
+    })
+}
+
+/// The id of the sock_ops program that runs; `None` without an attachment.
+///
+/// # Errors
+/// When the pin exists but the kernel does not tell.
+pub fn attached_program(pins: &Pins) -> Result<Option<u32>> {
+    Ok(pinned_link(pins)?.map(|info| info.prog_id))
+}
+
+fn pinned_link(pins: &Pins) -> Result<Option<LinkInfo>> {
     if !pins.link().exists() {
         return Ok(None);
     }
     let link = Link::open(pins.link()).map_err(Error::bpf("open", "the pinned link"))?;
-    let info = link.info().map_err(Error::bpf("ask", "the pinned link"))?;
-    Ok(match info.info {
-        LinkTypeInfo::Cgroup(found) => Some(found.cgroup_id),
-        _ => None,
-    })
+    link.info()
+        .map(Some)
+        .map_err(Error::bpf("ask", "the pinned link"))
 }

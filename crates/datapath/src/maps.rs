@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
 pub(crate) const SHARED: [&str; 7] = [
-    "settings", "offers", "conns", "socks", "ends", "totals", "events",
+    FIRST, "offers", "conns", "socks", "ends", "totals", "events",
 ];
 
 const ONLY_KEY: [u8; 4] = [0; 4];

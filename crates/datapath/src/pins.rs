@@ -52,12 +52,11 @@ impl Pins {
     /// Whether a datapath is pinned here, attached or still draining.
     #[must_use]
     pub fn exist(&self) -> bool {
-        self.map(FIRST).exists()
+        self.map(FIRST).exists() && !self.are_remainder()
     }
 
     /// Whether a first start or a removal was interrupted: nothing is attached, and maps are missing.
-    #[must_use]
-    pub(crate) fn are_remainder(&self) -> bool {
+    fn are_remainder(&self) -> bool {
         !self.link().exists() && !SHARED.iter().all(|name| self.map(name).exists())
     }
 

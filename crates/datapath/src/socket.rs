@@ -50,12 +50,12 @@ impl SocketPath {
     /// [`Error::Layout`] when pinned maps have another layout; else when the kernel refuses.
     pub fn load_pinned(options: Options, pins: &Pins) -> Result<Self> {
         let mut open = Self::sized(options)?;
-        if pins.are_remainder() {
-            pins.remove()?;
-        }
         let found = match Maps::open(pins) {
             Ok(maps) => Some(maps),
-            Err(Error::NotLoaded { .. }) => None,
+            Err(Error::NotLoaded { .. }) => {
+                pins.remove()?;
+                None
+            }
             Err(error) => return Err(error),
         };
         if let Some(maps) = &found {

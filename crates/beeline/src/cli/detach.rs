@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use datapath::Maps;
 use datapath::drain::{self, Held, HeldBy, Outcome, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -36,6 +37,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
+    // Before the agent is stopped for nothing.
+    Maps::open(&instance.pins())?;
     let deadline = Instant::now() + args.timeout;
     let _lock = stop_agent(instance)?;
     let bar = progress_bar();
@@ -77,7 +80,9 @@ fn done(args: &Args, released: usize) -> Result<ExitCode> {
     if args.json {
         output::json(&json!({ "detached": true, "released_sockets": released, "held": [] }))?;
     } else {
-        output::line(&format!("detached: {released} sockets went back to plain TCP"))?;
+        output::line(&format!(
+            "detached: {released} sockets went back to plain TCP"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -85,7 +90,10 @@ fn done(args: &Args, released: usize) -> Result<ExitCode> {
 fn held_up(args: &Args, held: &[Held]) -> Result<ExitCode> {
     let workloads = Workloads::find();
     if args.json {
-        let held: Vec<_> = held.iter().map(|held| held_json(held, &workloads)).collect();
+        let held: Vec<_> = held
+            .iter()
+            .map(|held| held_json(held, &workloads))
+            .collect();
         output::json(&json!({ "detached": false, "held": held }))?;
     } else {
         output::line(&format!(

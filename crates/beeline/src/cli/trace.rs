@@ -23,15 +23,29 @@ pub(super) struct Args {
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let mut events = match control::ask(instance, Request::Trace) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            return Err(anyhow!("tracing needs the agent, and none runs: start it with `beeline run`"));
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Err(anyhow!(
+                "tracing needs the agent, and none runs: start it with `beeline run`"
+            ));
         }
         other => other.with_context(|| {
-            format!("cannot ask the agent at {}", instance.control_socket().display())
+            format!(
+                "cannot ask the agent at {} (only root may)",
+                instance.control_socket().display()
+            )
         })?,
     };
     while let Some(event) = control::receive::<Event>(&mut events).context("the agent hung up")? {
-        output::line(&if args.json { serde_json::to_string(&event)? } else { describe(&event) })?;
+        output::line(&if args.json {
+            serde_json::to_string(&event)?
+        } else {
+            describe(&event)
+        })?;
     }
     eprintln!("the agent stopped");
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,210 @@
+//! The program under test: its own instance, its own cgroup, gone when the test is over.
+
+#![allow(dead_code)]
+
+pub mod load;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use datapath::Maps;
+use datapath::pins::{BPFFS, Pins};
+use serde_json::Value;
+use testbed::{Cgroup, wait_for};
+
+/// Long enough for anything that happens at all.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Names of test instances: this, the process id, a word.
+const PREFIX: &str = "blt";
+
+/// An instance of Beeline over one cgroup.
+pub struct Beeline {
+    pub instance: String,
+    pub cgroup: String,
+}
+
+impl Beeline {
+    /// Nothing is loaded yet.
+    pub fn new(cgroup: &Cgroup) -> Self {
+        sweep();
+        let instance = format!("{PREFIX}-{}", std::process::id());
+        Self {
+            instance,
+            cgroup: cgroup.path().display().to_string(),
+        }
+    }
+
+    /// A command of this instance, not started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beeline"));
+        command.args(["--instance", &self.instance]).args(args);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program starts")
+    }
+
+    /// Runs a command that has to succeed, and returns what it printed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(
+            output.status.success(),
+            "beeline {args:?} failed: {}",
+            text(&output)
+        );
+        String::from_utf8(output.stdout).expect("output is UTF-8")
+    }
+
+    /// Runs a command that has to fail, and returns what it complained.
+    pub fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(
+            !output.status.success(),
+            "beeline {args:?} succeeded: {}",
+            text(&output)
+        );
+        text(&output)
+    }
+
+    /// Runs a command that has to succeed, and parses its JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let out = self.ok(args);
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"))
+    }
+
+    /// `status --json`, also when off.
+    pub fn status(&self) -> Value {
+        let output = self.run(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)))
+    }
+
+    /// Starts an agent over the cgroup and waits until it serves.
+    pub fn agent(&self) -> Agent {
+        let mut command = self.command(&["run", "--cgroup", &self.cgroup]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        while !said.contains("serving") {
+            if lines.read_line(&mut said).expect("output is UTF-8") == 0 {
+                let mut complaint = String::new();
+                child
+                    .stderr
+                    .take()
+                    .expect("piped")
+                    .read_to_string(&mut complaint)
+                    .unwrap();
+                panic!("the agent did not come up: {said}{complaint}");
+            }
+        }
+        let control = Path::new("/run").join(&self.instance).join("control.sock");
+        wait_for("the control socket", SOON, || control.exists()).expect("the agent serves");
+        Agent { child, said }
+    }
+
+    /// The pinned maps.
+    pub fn maps(&self) -> Maps {
+        Maps::open(&self.pins()).expect("the datapath is loaded")
+    }
+
+    pub fn pins(&self) -> Pins {
+        Pins::of(&self.instance)
+    }
+
+    /// Whether anything of the instance is left on the host.
+    pub fn is_gone(&self) -> bool {
+        !self.pins().dir().exists() && !Path::new("/run").join(&self.instance).exists()
+    }
+}
+
+impl Drop for Beeline {
+    fn drop(&mut self) {
+        let _ = self.run(&["detach", "--timeout", "2s"]);
+        remove(&self.instance);
+    }
+}
+
+/// A running agent; killed when dropped.
+pub struct Agent {
+    child: Child,
+    /// What it printed before it served.
+    pub said: String,
+}
+
+impl Agent {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop as an init system does, and waits. `true`: it said that it succeeded.
+    pub fn terminate(mut self) -> bool {
+        self.signal(rustix::process::Signal::TERM);
+        self.child
+            .wait()
+            .expect("a child can be waited for")
+            .success()
+    }
+
+    /// Gives it no chance to clean up.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("a child can be signalled");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Both streams, for messages.
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Runs a command as a user without any rights.
+pub fn as_nobody(command: &mut Command) -> Output {
+    command
+        .uid(65_534)
+        .gid(65_534)
+        .output()
+        .expect("the program starts")
+}
+
+/// Removes what killed test runs left.
+fn sweep() {
+    let Ok(entries) = fs::read_dir(BPFFS) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.strip_prefix('-'));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove(&name);
+        }
+    }
+}
+
+fn remove(instance: &str) {
+    let _ = Pins::of(instance).remove();
+    let _ = fs::remove_dir_all(Path::new("/run").join(instance));
+}

@@ -46,7 +46,9 @@ impl TryFrom<u32> for Connections {
         const MOST: u32 = 1 << 24;
         match count {
             1..=MOST => Ok(Self(count)),
-            _ => Err(format!("connections: expected a number from 1 to {MOST}, found {count}")),
+            _ => Err(format!(
+                "connections: expected a number from 1 to {MOST}, found {count}"
+            )),
         }
     }
 }
@@ -83,28 +85,45 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
             None => return Ok(Self::default()),
         };
-        let text =
-            fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })
+        let text = fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.into(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| Error::Parse {
+            path: path.into(),
+            source: Box::new(source),
+        })
     }
 
     /// What the datapath is loaded with.
     #[must_use]
     pub fn options(&self) -> Options {
         let defaults = Options::default();
-        let limit = self.socket.queue_limit.map(|size| size.as_u64()).or_else(tcp_rmem_max);
+        let limit = self
+            .socket
+            .queue_limit
+            .map(|size| size.as_u64())
+            .or_else(tcp_rmem_max);
         Options {
-            connections: self.socket.connections.map_or(defaults.connections, |c| c.0),
-            queue_limit: limit
-                .map_or(defaults.queue_limit, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+            connections: self
+                .socket
+                .connections
+                .map_or(defaults.connections, |c| c.0),
+            queue_limit: limit.map_or(defaults.queue_limit, |bytes| {
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            }),
         }
     }
 }
 
 /// The most a TCP receive buffer grows to on this host, in bytes.
 fn tcp_rmem_max() -> Option<u64> {
-    fs::read_to_string(TCP_RMEM).ok()?.split_whitespace().nth(2)?.parse().ok()
+    fs::read_to_string(TCP_RMEM)
+        .ok()?
+        .split_whitespace()
+        .nth(2)?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -130,11 +149,20 @@ mod tests {
     #[test]
     fn mistakes_name_line_field_and_what_was_expected() {
         let unknown = parse("[socket]\nconections = 10").unwrap_err();
-        assert!(unknown.contains("line 2") && unknown.contains("conections"), "{unknown}");
+        assert!(
+            unknown.contains("line 2") && unknown.contains("conections"),
+            "{unknown}"
+        );
         assert!(unknown.contains("`connections`"), "{unknown}");
         let zero = parse("[socket]\nconnections = 0").unwrap_err();
-        assert!(zero.contains("line 2") && zero.contains("from 1 to"), "{zero}");
+        assert!(
+            zero.contains("line 2") && zero.contains("from 1 to"),
+            "{zero}"
+        );
         let kind = parse("cgroup = 7").unwrap_err();
-        assert!(kind.contains("line 1") && kind.contains("expected"), "{kind}");
+        assert!(
+            kind.contains("line 1") && kind.contains("expected"),
+            "{kind}"
+        );
     }
 }

@@ -67,6 +67,9 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "A", "a b", &"x".repeat(49)] {
             assert!(bad.parse::<Instance>().is_err(), "{bad:?}");
         }
-        assert_eq!("beeline-2_x".parse::<Instance>().unwrap().to_string(), "beeline-2_x");
+        assert_eq!(
+            "beeline-2_x".parse::<Instance>().unwrap().to_string(),
+            "beeline-2_x"
+        );
     }
 }

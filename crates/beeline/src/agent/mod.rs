@@ -58,8 +58,18 @@ impl Agent {
             }
         })?;
         let taken_over = was_loaded.then(|| path.maps().enrolled().len());
-        let started = Started { cgroup, taken_over, mounted_bpffs, options };
-        Ok(Self { instance: instance.clone(), path, started, _lock: lock })
+        let started = Started {
+            cgroup,
+            taken_over,
+            mounted_bpffs,
+            options,
+        };
+        Ok(Self {
+            instance: instance.clone(),
+            path,
+            started,
+            _lock: lock,
+        })
     }
 
     /// What starting found and did.
@@ -98,8 +108,11 @@ fn check_host() -> Result<()> {
 }
 
 fn covered_cgroup(config: &Config) -> Result<PathBuf> {
-    let mount = testbed::cgroup2_mount().context("no cgroup2 to attach to; see `beeline doctor`")?;
-    let Some(asked) = &config.cgroup else { return Ok(mount) };
+    let mount =
+        testbed::cgroup2_mount().context("no cgroup2 to attach to; see `beeline doctor`")?;
+    let Some(asked) = &config.cgroup else {
+        return Ok(mount);
+    };
     let asked = fs::canonicalize(asked)
         .with_context(|| format!("cannot use the cgroup {}", asked.display()))?;
     if !asked.starts_with(&mount) {

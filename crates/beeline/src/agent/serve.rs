@@ -40,8 +40,7 @@ pub(super) fn run(instance: &Instance, maps: &Maps) -> Result<()> {
     let handler = move || on_signal.send(()).unwrap_or_default();
     ctrlc::set_handler(handler).context("cannot handle signals")?;
     let path = instance.control_socket();
-    let listener =
-        listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener = listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let _socket = Socket(path);
     let hub = Hub::default();
     thread::scope(|scope| {
@@ -101,5 +100,8 @@ fn answer(mut stream: UnixStream, hub: &Hub, stop: &Sender<()>) -> io::Result<()
 }
 
 fn info() -> AgentInfo {
-    AgentInfo { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").into() }
+    AgentInfo {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
 }

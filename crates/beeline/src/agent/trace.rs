@@ -76,7 +76,11 @@ impl Hub {
         let mut state = self.state();
         if !state.closed {
             let alive = Arc::downgrade(&alive);
-            state.followers.push(Follower { events, dropped: 0, alive });
+            state.followers.push(Follower {
+                events,
+                dropped: 0,
+                alive,
+            });
             self.shared.1.notify_all();
         }
         (receiver, alive)
@@ -92,13 +96,17 @@ impl Hub {
         let events = Events::open(maps, |event| self.publish(&Event::from(event)))?;
         while !self.state().followers.is_empty() {
             events.poll(BEAT)?;
-            self.state().followers.retain(|f| f.alive.strong_count() > 0);
+            self.state()
+                .followers
+                .retain(|f| f.alive.strong_count() > 0);
         }
         Ok(())
     }
 
     fn publish(&self, event: &Event) {
-        self.state().followers.retain_mut(|follower| follower.hand(event.clone()));
+        self.state()
+            .followers
+            .retain_mut(|follower| follower.hand(event.clone()));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

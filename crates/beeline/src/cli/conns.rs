@@ -32,7 +32,15 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 
 fn print(conns: &[Connection]) -> Result<()> {
     let mut table = output::table(&[
-        "CLIENT", "ADDRESS", "SERVER", "ADDRESS", "PATH", "BYTES", "PATH BACK", "BYTES BACK", "AGE",
+        "CLIENT",
+        "ADDRESS",
+        "SERVER",
+        "ADDRESS",
+        "PATH",
+        "BYTES",
+        "PATH BACK",
+        "BYTES BACK",
+        "AGE",
         "REASON",
     ]);
     for conn in conns {
@@ -45,7 +53,11 @@ fn row(conn: &Connection) -> Vec<String> {
     let (client, server) = (conn.client.as_ref(), conn.server.as_ref());
     let end = |end: Option<&End>, show: fn(&End) -> String| end.map_or("closed".into(), show);
     let age = Duration::from_secs(conn.age_seconds as u64);
-    let reasons: Vec<_> = [client, server].into_iter().flatten().filter_map(|e| e.reason).collect();
+    let reasons: Vec<_> = [client, server]
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.reason)
+        .collect();
     vec![
         end(client, |e| e.workload.label()),
         end(client, |e| e.local.to_string()),
@@ -56,7 +68,11 @@ fn row(conn: &Connection) -> Vec<String> {
         end(server, |e| e.path.into()),
         end(server, sent),
         humantime::format_duration(age).to_string(),
-        if reasons.is_empty() { "-".into() } else { reasons.join(", ") },
+        if reasons.is_empty() {
+            "-".into()
+        } else {
+            reasons.join(", ")
+        },
     ]
 }
 

@@ -24,7 +24,11 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     } else {
         print(&status)?;
     }
-    Ok(if status.on { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if status.on {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn print(status: &Status) -> Result<()> {
@@ -77,7 +81,11 @@ fn print_work(work: &Work) -> Result<()> {
     let mut table = output::table(&["  count", "reason", "meaning"]);
     for reason in Reason::ALL {
         if let Some(count) = work.reasons.get(reason.name()) {
-            table.add_row([format!("  {count}"), reason.name().into(), reason.about().into()]);
+            table.add_row([
+                format!("  {count}"),
+                reason.name().into(),
+                reason.about().into(),
+            ]);
         }
     }
     output::line(&table.trim_fmt())

@@ -60,8 +60,10 @@ pub struct End {
 /// When the kernel refuses the iterator.
 pub fn list(maps: &Maps) -> Result<Vec<Connection>> {
     let ends = Ends::load(maps)?.list(maps)?;
-    let live: Vec<EndRecord> =
-        ends.into_iter().filter(|end| end.end.closed == 0 && end.has_psock != 0).collect();
+    let live: Vec<EndRecord> = ends
+        .into_iter()
+        .filter(|end| end.end.closed == 0 && end.has_psock != 0)
+        .collect();
     let workloads = Workloads::find();
     Ok(pair(&live, &workloads, socket::monotonic_ns()))
 }
@@ -104,7 +106,9 @@ fn view(record: &EndRecord, workloads: &Workloads) -> End {
         uid: record.uid,
         cookie: record.cookie,
         path: path.map_or("unknown", TxPath::name),
-        reason: reason.filter(|reason| *reason != Reason::None).map(Reason::name),
+        reason: reason
+            .filter(|reason| *reason != Reason::None)
+            .map(Reason::name),
         redirected_bytes: record.end.redirected_bytes,
         redirected_messages: record.end.redirected_msgs,
         kernel_bytes: record.end.kernel_bytes,

@@ -40,7 +40,11 @@ impl From<&abi::Event> for Event {
         let kind = EventKind::from_raw(event.kind);
         let reason = Reason::from_raw(event.reason).filter(|reason| *reason != Reason::None);
         let enrolled = event.own.snd_nxt != 0 || event.own.rcv_nxt != 0;
-        let role = if event.is_client == 0 { "server" } else { "client" };
+        let role = if event.is_client == 0 {
+            "server"
+        } else {
+            "client"
+        };
         Self {
             at_ns: event.at_ns,
             event: kind.map_or("unknown", EventKind::name).into(),

@@ -98,7 +98,11 @@ fn off(instance: &Instance) -> Status {
 fn work(maps: &Maps) -> Result<Work> {
     let totals = maps.totals()?;
     let ends = Ends::load(maps)?.list(maps)?;
-    let live = || ends.iter().filter(|end| end.end.closed == 0).map(|end| &end.end);
+    let live = || {
+        ends.iter()
+            .filter(|end| end.end.closed == 0)
+            .map(|end| &end.end)
+    };
     let occurred = Reason::ALL.iter().filter(|reason| **reason != Reason::None);
     Ok(Work {
         connections: maps.conns().len() as u64,
@@ -128,6 +132,8 @@ fn cgroup_name(id: u64) -> String {
     let root = root.filter(|root| fs::metadata(root).is_ok_and(|dir| dir.ino() == id));
     match root {
         Some(root) => root.display().to_string(),
-        None => Workloads::cgroups().remove(&id).unwrap_or_else(|| format!("id {id}")),
+        None => Workloads::cgroups()
+            .remove(&id)
+            .unwrap_or_else(|| format!("id {id}")),
     }
 }

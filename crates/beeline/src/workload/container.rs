@@ -9,7 +9,9 @@ const ID: usize = 64;
 /// `None` for a cgroup that is neither a container's nor a unit's.
 pub(super) fn name(cgroup: &str) -> Option<String> {
     let parts = || cgroup.rsplit('/');
-    parts().find_map(container).or_else(|| parts().find_map(unit))
+    parts()
+        .find_map(container)
+        .or_else(|| parts().find_map(unit))
 }
 
 /// `docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>.scope`, `libpod-<id>.scope`, or the
@@ -40,7 +42,10 @@ mod tests {
         ] {
             assert_eq!(name(&path).as_deref(), Some("0123456789ab"), "{path}");
         }
-        assert_eq!(name("/system.slice/nginx.service").as_deref(), Some("nginx.service"));
+        assert_eq!(
+            name("/system.slice/nginx.service").as_deref(),
+            Some("nginx.service")
+        );
         assert_eq!(name("/user.slice/user-0.slice"), None);
     }
 }

@@ -55,7 +55,10 @@ impl Workloads {
     /// Looks at every process and cgroup; what cannot be read is absent.
     #[must_use]
     pub fn find() -> Self {
-        Self { holders: holders(), cgroups: Self::cgroups() }
+        Self {
+            holders: holders(),
+            cgroups: Self::cgroups(),
+        }
     }
 
     /// Cgroup ids (inode numbers) and paths from the cgroup2 root.
@@ -85,12 +88,18 @@ impl Workloads {
 /// One process for every socket inode.
 fn holders() -> HashMap<u64, (i32, String)> {
     let mut found = HashMap::new();
-    let Ok(processes) = process::all_processes() else { return found };
+    let Ok(processes) = process::all_processes() else {
+        return found;
+    };
     for process in processes.flatten() {
-        let (Ok(stat), Ok(fds)) = (process.stat(), process.fd()) else { continue };
+        let (Ok(stat), Ok(fds)) = (process.stat(), process.fd()) else {
+            continue;
+        };
         for fd in fds.flatten() {
             if let FDTarget::Socket(inode) = fd.target {
-                found.entry(inode).or_insert_with(|| (stat.pid, stat.comm.clone()));
+                found
+                    .entry(inode)
+                    .or_insert_with(|| (stat.pid, stat.comm.clone()));
             }
         }
     }
@@ -102,7 +111,9 @@ fn walk(root: &Path, dir: &Path, found: &mut HashMap<u64, String>) {
         let path = dir.strip_prefix(root).unwrap_or(dir);
         found.insert(meta.ino(), format!("/{}", path.display()));
     }
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             walk(root, &entry.path(), found);

@@ -1,0 +1,128 @@
+//! Gathers what `datapath::probe` finds out, skipping what this process may not try.
+
+use std::env::consts;
+use std::path::PathBuf;
+
+use datapath::pins;
+use datapath::probe::{
+    self, Attached, Capabilities, CgroupMounts, Feature, FionreadReport, PidNamespace, Program,
+    SocketPathReport, TcpMemory, ThreadFiles, Tracing,
+};
+
+/// One thing about the host.
+#[derive(Debug, Clone)]
+pub(super) enum Fact<T> {
+    /// It was found out.
+    Known(T),
+    /// Finding out failed, for this reason.
+    Broken(String),
+    /// It was not tried, because that needs something.
+    NotTried(&'static str),
+}
+
+impl<T> Fact<T> {
+    fn of(found: datapath::Result<T>) -> Self {
+        found.map_or_else(|error| Self::Broken(error.to_string()), Self::Known)
+    }
+
+    fn try_if(allowed: bool, probe: impl FnOnce() -> datapath::Result<T>) -> Self {
+        if allowed {
+            Self::of(probe())
+        } else {
+            Self::NotTried("root")
+        }
+    }
+
+    /// What was found out, if anything.
+    pub(super) fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// Everything that the rules look at.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) kernel: String,
+    pub(super) architecture: &'static str,
+    pub(super) cpus: Fact<usize>,
+    pub(super) tcp_memory: Fact<Option<TcpMemory>>,
+    pub(super) btf: Fact<Option<PathBuf>>,
+    pub(super) lockdown: Fact<Option<String>>,
+    pub(super) capabilities: Fact<Capabilities>,
+    pub(super) initial_user_namespace: Fact<bool>,
+    pub(super) bpffs_mounted: Fact<bool>,
+    pub(super) pid_namespace: Fact<PidNamespace>,
+    pub(super) thread_files: Fact<ThreadFiles>,
+    pub(super) cgroups: Fact<CgroupMounts>,
+    /// sock_ops programs at the root of cgroup2; the inner `None`: no BPF on cgroups.
+    pub(super) attached: Fact<Option<Attached>>,
+    pub(super) programs: Fact<Option<Vec<Program>>>,
+    pub(super) features: Fact<Vec<Feature>>,
+    pub(super) socket_path: Fact<SocketPathReport>,
+    pub(super) counts_unread: Fact<Option<bool>>,
+    pub(super) fionread: Fact<FionreadReport>,
+    pub(super) tracing: Fact<Tracing>,
+}
+
+impl Facts {
+    /// Tries everything that this process is allowed to try.
+    pub(super) fn gather() -> Self {
+        let capabilities = Fact::of(probe::capabilities());
+        let initial_user_namespace = Fact::of(probe::initial_user_namespace());
+        let may = allowed(&capabilities, &initial_user_namespace);
+        // Before anything is loaded here: the list must not show our own attempts.
+        let programs = Fact::try_if(may, probe::loaded);
+        let cgroups = Fact::of(probe::cgroup_mounts());
+        Self {
+            kernel: probe::kernel_release(),
+            architecture: consts::ARCH,
+            cpus: Fact::of(probe::cpus()),
+            tcp_memory: Fact::of(probe::tcp_memory()),
+            btf: Fact::of(probe::btf()),
+            lockdown: Fact::of(probe::lockdown()),
+            bpffs_mounted: Fact::of(pins::bpffs_mounted()),
+            pid_namespace: Fact::of(probe::pid_namespace()),
+            thread_files: Fact::of(probe::thread_files()),
+            attached: attached(may, &cgroups),
+            features: Fact::try_if(may, probe::features),
+            socket_path: Fact::try_if(may, probe::socket_path),
+            counts_unread: Fact::of(probe::counts_unread()),
+            fionread: Fact::try_if(may, probe::fionread),
+            tracing: Fact::try_if(may, probe::tracing),
+            capabilities,
+            initial_user_namespace,
+            programs,
+            cgroups,
+        }
+    }
+}
+
+/// Whether trying BPF tells of the kernel, and not of this process.
+fn allowed(capabilities: &Fact<Capabilities>, initial: &Fact<bool>) -> bool {
+    capabilities
+        .known()
+        .is_some_and(|held| lacking(held).is_empty())
+        && initial.known() != Some(&false)
+}
+
+/// The capabilities that a process needs for BPF on sockets and does not hold.
+pub(super) fn lacking(held: &Capabilities) -> Vec<&'static str> {
+    [
+        ("CAP_BPF", held.bpf || held.sys_admin),
+        ("CAP_NET_ADMIN", held.net_admin),
+        ("CAP_PERFMON", held.perfmon || held.sys_admin),
+    ]
+    .into_iter()
+    .filter_map(|(name, holds)| (!holds).then_some(name))
+    .collect()
+}
+
+fn attached(may: bool, cgroups: &Fact<CgroupMounts>) -> Fact<Option<Attached>> {
+    match cgroups.known().and_then(|mounts| mounts.v2.as_deref()) {
+        Some(root) => Fact::try_if(may, || probe::sock_ops_of(root)),
+        None => Fact::NotTried("a cgroup2 mount"),
+    }
+}

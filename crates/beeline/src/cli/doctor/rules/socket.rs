@@ -1,0 +1,222 @@
+//! What the socket path needs beyond the host's checks.
+
+use datapath::probe::{
+    AttachMode, Attached, CgroupMounts, Feature, FionreadReport, Program, SocketPathReport,
+};
+
+use super::{check, check_attempt, words};
+use crate::cli::doctor::facts::Facts;
+use crate::cli::doctor::report::Check;
+
+pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+    vec![
+        check("cgroup2", &facts.cgroups, cgroup2).required(),
+        root_cgroup(facts).required(),
+        check("program and map types", &facts.features, |found| {
+            features(found)
+        })
+        .required(),
+        check("programs load", &facts.socket_path, load).required(),
+        check("sockets can be listed", &facts.socket_path, iterate).required(),
+        check("unread bytes", &facts.counts_unread, |counts| {
+            unread(*counts)
+        }),
+        check("FIONREAD", &facts.fionread, fionread),
+        check("other programs", &facts.programs, |found| {
+            others(found.as_deref())
+        }),
+    ]
+}
+
+fn cgroup2(mounts: &CgroupMounts) -> Check {
+    const NAME: &str = "cgroup2";
+    let Some(v2) = &mounts.v2 else {
+        return Check::missing(
+            NAME,
+            "not mounted",
+            "boot with systemd.unified_cgroup_hierarchy=1, or mount it beside version 1: \
+             mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified",
+        );
+    };
+    let mut found = format!("mounted at {}", v2.display());
+    if !mounts.v1.is_empty() {
+        found += &format!(" (hybrid: version 1 has {})", mounts.v1.join(", "));
+    }
+    Check::ok(NAME, found)
+}
+
+/// Whether sock_ops programs at the root of cgroup2 leave room for one more
+/// (kernel/bpf/cgroup.c, `__cgroup_bpf_attach` and `hierarchy_allows_attach`).
+fn root_cgroup(facts: &Facts) -> Check {
+    const NAME: &str = "root cgroup";
+    let ours = |id: u32| program(facts, id).is_some_and(Program::is_beeline);
+    check(NAME, &facts.attached, |attached| {
+        let Some(Attached { ids, mode }) = attached else {
+            let advice = "run a kernel built with CONFIG_CGROUP_BPF=y";
+            return Check::missing(NAME, "this kernel has no BPF on cgroups", advice);
+        };
+        let foreign: Vec<_> = ids.iter().copied().filter(|id| !ours(*id)).collect();
+        match (foreign.first(), mode) {
+            (None, _) => Check::ok(NAME, "no sock_ops program of others"),
+            (Some(_), AttachMode::Multi) => Check::ok(
+                NAME,
+                format!("shared with {} sock_ops programs of others", foreign.len()),
+            ),
+            (Some(id), AttachMode::Override) => Check::missing(
+                NAME,
+                format!(
+                    "sock_ops program {} allows no other beside it",
+                    describe(facts, *id)
+                ),
+                "have its owner attach it by a BPF link or with BPF_F_ALLOW_MULTI, or cover a \
+                 cgroup below: `beeline run --cgroup <DIR>`",
+            ),
+            (Some(id), AttachMode::Exclusive) => Check::missing(
+                NAME,
+                format!(
+                    "sock_ops program {} allows no other, here or below",
+                    describe(facts, *id)
+                ),
+                "have its owner attach it by a BPF link or with BPF_F_ALLOW_MULTI, or take it off: \
+                 bpftool cgroup detach",
+            ),
+        }
+    })
+}
+
+fn program(facts: &Facts, id: u32) -> Option<&Program> {
+    facts
+        .programs
+        .known()?
+        .as_ref()?
+        .iter()
+        .find(|program| program.id == id)
+}
+
+fn describe(facts: &Facts, id: u32) -> String {
+    match program(facts, id) {
+        Some(program) => format!("{id} ({})", program.name),
+        None => id.to_string(),
+    }
+}
+
+fn features(features: &[Feature]) -> Check {
+    const NAME: &str = "program and map types";
+    let named = |supported: bool| {
+        let chosen = features
+            .iter()
+            .filter(|feature| feature.supported == supported);
+        chosen
+            .map(|feature| feature.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let lacking = named(false);
+    if lacking.is_empty() {
+        return Check::ok(NAME, named(true));
+    }
+    Check::missing(
+        NAME,
+        format!("this kernel lacks {lacking}"),
+        "run Linux 5.10 or later, built with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and \
+         CONFIG_BPF_STREAM_PARSER (sockmaps)",
+    )
+}
+
+fn load(report: &SocketPathReport) -> Check {
+    const NAME: &str = "programs load";
+    check_attempt(
+        NAME,
+        &report.load,
+        "the verifier takes sock_ops and sk_msg",
+        |words| {
+            let advice = "run a later kernel; if this one is recent, please report this with the \
+                      output of `beeline doctor --json`";
+            Check::missing(NAME, words, advice)
+        },
+    )
+}
+
+fn iterate(report: &SocketPathReport) -> Check {
+    const NAME: &str = "sockets can be listed";
+    let works = "iter/bpf_sk_storage_map loads and runs";
+    let Some(attempt) = &report.iterate else {
+        return Check::not_tried(NAME, "programs that load");
+    };
+    check_attempt(NAME, attempt, works, |words| {
+        let advice = "`beeline conns` and `beeline detach` need it: run Linux 5.10 or later";
+        Check::missing(NAME, words, advice)
+    })
+}
+
+fn unread(counts: Option<bool>) -> Check {
+    const NAME: &str = "unread bytes";
+    match counts {
+        Some(true) => Check::ok(NAME, "the kernel counts what waits at a reader"),
+        Some(false) => Check::degraded(
+            NAME,
+            "the kernel does not count what waits at a reader (no sk_psock.msg_tot_len)",
+            "a reader that stops reading is held back by memory limits only: enrol programs you \
+             trust, or run a kernel that counts",
+        ),
+        None => Check::not_tried(NAME, "kernel types"),
+    }
+}
+
+fn fionread(report: &FionreadReport) -> Check {
+    const NAME: &str = "FIONREAD";
+    const MEANS: &str = "a program that asks FIONREAD for data that took the kernel path on an \
+                         enrolled connection is misled and may stall; redirecting starts at byte \
+                         0, so it concerns only connections that fall back. Good kernels: before \
+                         6.6.128, 6.12.75 and 6.18.14 of their series, or any where this says ok";
+    match report {
+        FionreadReport::Counts => Check::ok(NAME, "counts kernel-path data in a sockmap"),
+        FionreadReport::Zero => Check::degraded(
+            NAME,
+            "says 0 for kernel-path data on a socket in a sockmap",
+            MEANS,
+        ),
+        FionreadReport::Other { waiting, said } => Check::degraded(
+            NAME,
+            format!("says {said} for {waiting} bytes on a socket in a sockmap"),
+            MEANS,
+        ),
+        FionreadReport::NotTaken(refusal) => Check::missing(
+            NAME,
+            format!("a sockmap takes no socket: {}", words(refusal)),
+            "run a kernel built with CONFIG_BPF_STREAM_PARSER=y (sockmaps)",
+        ),
+    }
+}
+
+fn others(programs: Option<&[Program]>) -> Check {
+    const NAME: &str = "other programs";
+    let Some(programs) = programs else {
+        return Check::not_tried(NAME, "CAP_SYS_ADMIN");
+    };
+    let list = |of_ours: bool| {
+        let chosen = programs
+            .iter()
+            .filter(|program| program.is_beeline() == of_ours);
+        let described = chosen.map(|p| format!("{} {} ({})", p.kind.name(), p.id, p.name));
+        described.collect::<Vec<_>>().join(", ")
+    };
+    let (ours, foreign) = (list(true), list(false));
+    let ours = if ours.is_empty() {
+        ours
+    } else {
+        format!("; loaded of ours: {ours}")
+    };
+    if foreign.is_empty() {
+        return Check::ok(
+            NAME,
+            format!("no sock_ops or sk_msg program of others{ours}"),
+        );
+    }
+    Check::degraded(
+        NAME,
+        format!("{foreign}{ours}"),
+        "sockets that these put into a sockmap stay on the kernel path (reason foreign_sockmap); \
+         `bpftool prog show` and `bpftool cgroup tree` tell whose they are",
+    )
+}

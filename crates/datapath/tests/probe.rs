@@ -24,6 +24,16 @@ fn fionread_of_a_socket_in_a_map_is_right_or_zero() {
 }
 
 #[test]
+fn a_redirected_message_arrives() {
+    let report = probe::redirect().expect("probe");
+    assert!(
+        matches!(report, FionreadReport::Counts | FionreadReport::Zero),
+        "{report:?}"
+    );
+    println!("redirected: {report:?}");
+}
+
+#[test]
 fn what_was_loaded_is_listed_while_it_lives() {
     use datapath::socket::{Options, SocketPath};
     let path = SocketPath::load(Options::default()).expect("load");

@@ -1,7 +1,8 @@
 //! Whether `ioctl(FIONREAD)` tells of TCP data that waits on a socket in a sockmap.
 //!
 //! "bpf, sockmap: Fix FIONREAD for sockmap" (Linux 6.19; in 6.6.128, 6.12.75 and 6.18.14) counts
-//! the psock queue only, so that data in the TCP receive queue is not counted any more.
+//! the psock queue only, so that data in the TCP receive queue is not counted any more. Before, it
+//! was the other way round.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,7 +14,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use super::attempt::{Attempt, Refusal, attempt};
 use crate::{Error, Result};
 
-/// What FIONREAD says of a socket in a sockmap that has kernel-path data to read.
+/// What FIONREAD says of a socket in a sockmap that has data to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FionreadReport {
     /// How much there is, as for any TCP socket.
@@ -31,7 +32,7 @@ pub enum FionreadReport {
     NotTaken(Refusal),
 }
 
-const DATA: &[u8] = b"beeline";
+pub(super) const DATA: &[u8] = b"beeline";
 
 /// How long data may take over the loopback device.
 const ARRIVAL: Duration = Duration::from_secs(2);
@@ -61,21 +62,26 @@ pub fn fionread() -> Result<FionreadReport> {
         return Ok(FionreadReport::NotTaken(refusal));
     }
     let said = arrived(&mut sender, &receiver).map_err(broken("send over"))?;
-    Ok(match said {
-        0 => FionreadReport::Zero,
-        _ if said == plain => FionreadReport::Counts,
-        _ => FionreadReport::Other {
-            waiting: plain,
-            said,
-        },
-    })
+    Ok(FionreadReport::of(said))
 }
 
-fn broken(action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+impl FionreadReport {
+    /// What it means that FIONREAD said this while [`DATA`] was waiting.
+    pub(super) fn of(said: u64) -> Self {
+        let waiting = DATA.len() as u64;
+        match said {
+            0 => Self::Zero,
+            _ if said == waiting => Self::Counts,
+            _ => Self::Other { waiting, said },
+        }
+    }
+}
+
+pub(super) fn broken(action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     Error::io(action, "the loopback device")
 }
 
-fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
+pub(super) fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let sender = TcpStream::connect(listener.local_addr()?)?;
     let own = sender.local_addr()?;
@@ -83,13 +89,14 @@ fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
     loop {
         let (receiver, peer) = listener.accept()?;
         if peer == own {
+            receiver.set_read_timeout(Some(ARRIVAL))?;
             return Ok((sender, receiver));
         }
     }
 }
 
 /// Sends the data, waits for it, and returns what FIONREAD says of it.
-fn arrived(sender: &mut TcpStream, receiver: &TcpStream) -> std::io::Result<u64> {
+pub(super) fn arrived(sender: &mut TcpStream, receiver: &TcpStream) -> std::io::Result<u64> {
     sender.write_all(DATA)?;
     wait_readable(receiver)?;
     Ok(rustix::io::ioctl_fionread(receiver)?)

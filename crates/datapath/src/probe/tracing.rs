@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use libbpf_rs::{Object, ProgramMut};
+
 use super::attempt::{Attempt, attempt};
 use crate::{Error, Result, object};
 
@@ -30,17 +32,32 @@ pub fn tracing() -> Result<Tracing> {
 }
 
 fn attach(name: &'static str) -> Result<()> {
+    let object = load(name, false)?;
+    let link = program(&object, name)
+        .attach()
+        .map_err(Error::bpf("attach", name))?;
+    mem::drop(link);
+    Ok(())
+}
+
+/// Loads one program of the probe's object alone, and the object's maps only if it uses them: a
+/// kernel without that kind of map must not be taken for one without that kind of program.
+pub(super) fn load(name: &'static str, with_maps: bool) -> Result<Object> {
     let mut open = object::open(object::PROBE, "probe")?;
     for mut program in open.progs_mut() {
         let chosen = program.name() == name;
         program.set_autoload(chosen);
     }
-    let object = open.load().map_err(Error::bpf("load", name))?;
-    let program = object
+    for mut map in open.maps_mut() {
+        map.set_autocreate(with_maps)
+            .map_err(Error::bpf("open", "the probe's map"))?;
+    }
+    open.load().map_err(Error::bpf("load", name))
+}
+
+pub(super) fn program<'a>(object: &'a Object, name: &str) -> ProgramMut<'a> {
+    object
         .progs_mut()
         .find(|program| program.name() == name)
-        .unwrap_or_else(|| panic!("bpf/probe.bpf.c defines {name}"));
-    let link = program.attach().map_err(Error::bpf("attach", name))?;
-    mem::drop(link);
-    Ok(())
+        .unwrap_or_else(|| panic!("bpf/probe.bpf.c defines {name}"))
 }

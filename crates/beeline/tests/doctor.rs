@@ -48,6 +48,7 @@ fn root_learns_that_the_socket_path_can_run_here() {
         "program and map types",
         "programs load",
         "sockets can be listed",
+        "a redirect",
     ] {
         assert_eq!(check(path, name)["status"], "ok", "{name}");
     }

@@ -63,7 +63,10 @@ pub(super) struct Facts {
     pub(super) features: Fact<Vec<Feature>>,
     pub(super) socket_path: Fact<SocketPathReport>,
     pub(super) counts_unread: Fact<Option<bool>>,
+    /// With data that took the kernel path.
     pub(super) fionread: Fact<FionreadReport>,
+    /// With data that was redirected, and read as it was sent.
+    pub(super) redirect: Fact<FionreadReport>,
     pub(super) tracing: Fact<Tracing>,
 }
 
@@ -91,6 +94,7 @@ impl Facts {
             socket_path: Fact::try_if(may, probe::socket_path),
             counts_unread: Fact::of(probe::counts_unread()),
             fionread: Fact::try_if(may, probe::fionread),
+            redirect: Fact::try_if(may, probe::redirect),
             tracing: Fact::try_if(may, probe::tracing),
             capabilities,
             initial_user_namespace,

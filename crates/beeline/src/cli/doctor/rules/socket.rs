@@ -1,7 +1,7 @@
 //! What the socket path needs beyond the host's checks.
 
 use datapath::probe::{
-    AttachMode, Attached, CgroupMounts, Feature, FionreadReport, Program, SocketPathReport,
+    AttachMode, Attached, CgroupMounts, Feature, FionreadReport, Program, Refusal, SocketPathReport,
 };
 
 use super::{check, check_attempt, words};
@@ -21,6 +21,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         check("unread bytes", &facts.counts_unread, |counts| {
             unread(*counts)
         }),
+        check("a redirect", &facts.redirect, redirect).required(),
         check("FIONREAD", &facts.fionread, fionread),
         check("other programs", &facts.programs, |found| {
             others(found.as_deref())
@@ -163,12 +164,43 @@ fn unread(counts: Option<bool>) -> Check {
     }
 }
 
+/// The probe redirected a message, or it would have no report.
+fn redirect(report: &FionreadReport) -> Check {
+    const NAME: &str = "a redirect";
+    const MEANS: &str = "a program that asks FIONREAD before it reads may stall on a redirected \
+                         connection: leave it out (`beeline run --cgroup <DIR>` covers others \
+                         only), or run a kernel from 6.6.128, 6.12.75 or 6.18.14 of their series on";
+    match report {
+        FionreadReport::Counts => Check::ok(NAME, "delivers, and FIONREAD counts what is unread"),
+        FionreadReport::Zero => Check::degraded(
+            NAME,
+            "delivers, but FIONREAD says 0 for what is unread",
+            MEANS,
+        ),
+        FionreadReport::Other { waiting, said } => Check::degraded(
+            NAME,
+            format!("delivers, but FIONREAD says {said} for {waiting} bytes unread"),
+            MEANS,
+        ),
+        FionreadReport::NotTaken(refusal) => no_sockmap(NAME, refusal),
+    }
+}
+
+fn no_sockmap(name: &'static str, refusal: &Refusal) -> Check {
+    Check::missing(
+        name,
+        format!("refused: {}", words(refusal)),
+        "run a kernel built with CONFIG_BPF_STREAM_PARSER=y (sockmaps)",
+    )
+}
+
 fn fionread(report: &FionreadReport) -> Check {
     const NAME: &str = "FIONREAD";
     const MEANS: &str = "a program that asks FIONREAD for data that took the kernel path on an \
                          enrolled connection is misled and may stall; redirecting starts at byte \
-                         0, so it concerns only connections that fall back. Good kernels: before \
-                         6.6.128, 6.12.75 and 6.18.14 of their series, or any where this says ok";
+                         0, so it concerns only connections that fall back. Concerned: 6.6.128, \
+                         6.12.75, 6.18.14, 6.19 and later of their series, until fixed; earlier \
+                         ones count this, but see `a redirect`";
     match report {
         FionreadReport::Counts => Check::ok(NAME, "counts kernel-path data in a sockmap"),
         FionreadReport::Zero => Check::degraded(
@@ -181,11 +213,7 @@ fn fionread(report: &FionreadReport) -> Check {
             format!("says {said} for {waiting} bytes on a socket in a sockmap"),
             MEANS,
         ),
-        FionreadReport::NotTaken(refusal) => Check::missing(
-            NAME,
-            format!("a sockmap takes no socket: {}", words(refusal)),
-            "run a kernel built with CONFIG_BPF_STREAM_PARSER=y (sockmaps)",
-        ),
+        FionreadReport::NotTaken(refusal) => no_sockmap(NAME, refusal),
     }
 }
 

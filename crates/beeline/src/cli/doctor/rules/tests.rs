@@ -48,6 +48,7 @@ fn good() -> Facts {
         }),
         counts_unread: Fact::Known(Some(true)),
         fionread: Fact::Known(FionreadReport::Counts),
+        redirect: Fact::Known(FionreadReport::Counts),
         tracing: Fact::Known(Tracing {
             fentry: Attempt::Works,
             lsm: Attempt::Works,
@@ -72,6 +73,7 @@ fn seen_by_a_user() -> Facts {
         features: Fact::NotTried(ROOT),
         socket_path: Fact::NotTried(ROOT),
         fionread: Fact::NotTried(ROOT),
+        redirect: Fact::NotTried(ROOT),
         tracing: Fact::NotTried(ROOT),
         ..good()
     }
@@ -365,6 +367,34 @@ fn fionread_that_says_zero_is_a_limit() {
         }),
         "FIONREAD",
     );
+}
+
+#[test]
+fn fionread_that_does_not_count_what_was_redirected_is_a_limit() {
+    let facts = |report| Facts {
+        redirect: Fact::Known(report),
+        ..good()
+    };
+    limited_by(&facts(FionreadReport::Zero), "a redirect");
+    limited_by(
+        &facts(FionreadReport::Other {
+            waiting: 7,
+            said: 3,
+        }),
+        "a redirect",
+    );
+}
+
+#[test]
+fn a_kernel_that_takes_no_socket_into_a_map_cannot_run_it() {
+    let Attempt::Refused(words) = refusal("EOPNOTSUPP") else {
+        unreachable!()
+    };
+    let facts = Facts {
+        redirect: Fact::Known(FionreadReport::NotTaken(words)),
+        ..good()
+    };
+    stopped_by(&facts, "a redirect");
 }
 
 #[test]

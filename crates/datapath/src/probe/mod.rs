@@ -26,7 +26,7 @@ pub use host::{
     TcpMemory, btf, cpus, initial_user_namespace, kernel_release, lockdown, tcp_memory,
 };
 pub use programs::{AttachMode, Attached, Kind, Program, loaded, sock_ops_of};
-pub use redirect::redirect;
+pub use redirect::{RedirectReport, redirect};
 pub use socket_path::{Feature, SocketPathReport, counts_unread, features, socket_path};
 pub use threads::{PidNamespace, Read, ThreadFiles, pid_namespace, thread_files};
 pub use tracing::{Tracing, tracing};

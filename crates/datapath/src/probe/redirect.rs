@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use libbpf_rs::{MapCore, MapFlags, Object};
 
-use super::attempt::{Attempt, attempt};
+use super::attempt::{Attempt, Refusal, attempt};
 use super::fionread::{DATA, FionreadReport, arrived, broken, pair};
 use super::tracing::{load, program};
 use crate::{Error, Result};
@@ -16,31 +16,48 @@ use crate::{Error, Result};
 const SENDER: u32 = 0;
 const RECEIVER: u32 = 1;
 
+/// What became of a redirected message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedirectReport {
+    /// It was read as it was sent; before that, FIONREAD said this.
+    Delivered(FionreadReport),
+    /// It was not, and this is what happened.
+    NotDelivered(String),
+    /// The kernel refused the program, the map, or a socket.
+    Refused(Refusal),
+}
+
 /// Redirects a message from one socket to another, asks FIONREAD of the receiver, and reads the
 /// message.
 ///
 /// # Errors
-/// When there is no loopback device to connect over, or the message did not arrive as it was sent.
-pub fn redirect() -> Result<FionreadReport> {
-    let (mut sender, mut receiver) = pair().map_err(broken("connect over"))?;
+/// When there is no loopback device to connect over.
+pub fn redirect() -> Result<RedirectReport> {
+    let (sender, receiver) = pair().map_err(broken("connect over"))?;
     let mut object = None;
     let taken = attempt(|| {
         object = Some(between(&sender, &receiver)?);
         Ok(())
     })?;
     if let Attempt::Refused(refusal) = taken {
-        return Ok(FionreadReport::NotTaken(refusal));
+        return Ok(RedirectReport::Refused(refusal));
     }
-    let said = arrived(&mut sender, &receiver).map_err(broken("redirect over"))?;
+    Ok(match deliver(sender, receiver) {
+        Ok(said) => RedirectReport::Delivered(FionreadReport::of(said)),
+        Err(error) => RedirectReport::NotDelivered(error.to_string()),
+    })
+}
+
+/// Sends and reads the message; returns what FIONREAD says in between.
+fn deliver(mut sender: TcpStream, mut receiver: TcpStream) -> io::Result<u64> {
+    let said = arrived(&mut sender, &receiver)?;
     let mut got = [0; DATA.len()];
-    receiver
-        .read_exact(&mut got)
-        .map_err(broken("read a redirected message from"))?;
-    if got != *DATA {
-        let words = "the message is not what was sent";
-        return Err(broken("redirect over")(io::Error::other(words)));
+    receiver.read_exact(&mut got)?;
+    if got == *DATA {
+        Ok(said)
+    } else {
+        Err(io::Error::other("the message is not what was sent"))
     }
-    Ok(FionreadReport::of(said))
 }
 
 /// Everything that `sender` sends goes to `receiver`, as long as the object lives.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use datapath::pins;
 use datapath::probe::{
     self, Attached, Capabilities, CgroupMounts, Feature, FionreadReport, PidNamespace, Program,
-    SocketPathReport, TcpMemory, ThreadFiles, Tracing,
+    RedirectReport, SocketPathReport, TcpMemory, ThreadFiles, Tracing,
 };
 
 /// One thing about the host.
@@ -65,8 +65,7 @@ pub(super) struct Facts {
     pub(super) counts_unread: Fact<Option<bool>>,
     /// With data that took the kernel path.
     pub(super) fionread: Fact<FionreadReport>,
-    /// With data that was redirected, and read as it was sent.
-    pub(super) redirect: Fact<FionreadReport>,
+    pub(super) redirect: Fact<RedirectReport>,
     pub(super) tracing: Fact<Tracing>,
 }
 

@@ -1,7 +1,8 @@
 //! What the socket path needs beyond the host's checks.
 
 use datapath::probe::{
-    AttachMode, Attached, CgroupMounts, Feature, FionreadReport, Program, Refusal, SocketPathReport,
+    AttachMode, Attached, CgroupMounts, Feature, FionreadReport, Program, RedirectReport, Refusal,
+    SocketPathReport,
 };
 
 use super::{check, check_attempt, words};
@@ -21,7 +22,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         check("unread bytes", &facts.counts_unread, |counts| {
             unread(*counts)
         }),
-        check("a redirect", &facts.redirect, redirect).required(),
+        check("a redirect", &facts.redirect, redirect),
         check("FIONREAD", &facts.fionread, fionread),
         check("other programs", &facts.programs, |found| {
             others(found.as_deref())
@@ -164,26 +165,36 @@ fn unread(counts: Option<bool>) -> Check {
     }
 }
 
-/// The probe redirected a message, or it would have no report.
-fn redirect(report: &FionreadReport) -> Check {
+fn redirect(report: &RedirectReport) -> Check {
     const NAME: &str = "a redirect";
-    const MEANS: &str = "a program that asks FIONREAD before it reads may stall on a redirected \
-                         connection: leave it out (`beeline run --cgroup <DIR>` covers others \
-                         only), or run a kernel from 6.6.128, 6.12.75 or 6.18.14 of their series on";
     match report {
-        FionreadReport::Counts => Check::ok(NAME, "delivers, and FIONREAD counts what is unread"),
-        FionreadReport::Zero => Check::degraded(
+        RedirectReport::Delivered(fionread) => redirected_fionread(NAME, fionread),
+        RedirectReport::Refused(refusal) => no_sockmap(NAME, refusal),
+        RedirectReport::NotDelivered(why) => Check::missing(
             NAME,
-            "delivers, but FIONREAD says 0 for what is unread",
-            MEANS,
+            format!("a message between two sockets of `doctor` was not delivered: {why}"),
+            "do not use the socket path on this kernel, and please report this with the output of \
+             `beeline doctor --json`",
         ),
-        FionreadReport::Other { waiting, said } => Check::degraded(
-            NAME,
-            format!("delivers, but FIONREAD says {said} for {waiting} bytes unread"),
-            MEANS,
-        ),
-        FionreadReport::NotTaken(refusal) => no_sockmap(NAME, refusal),
     }
+}
+
+fn redirected_fionread(name: &'static str, fionread: &FionreadReport) -> Check {
+    let said = match fionread {
+        FionreadReport::Counts => {
+            return Check::ok(name, "delivers, and FIONREAD counts what is unread");
+        }
+        FionreadReport::Zero => "0 for what is unread".into(),
+        FionreadReport::Other { waiting, said } => format!("{said} for {waiting} bytes unread"),
+        FionreadReport::NotTaken(refusal) => return no_sockmap(name, refusal),
+    };
+    Check::degraded(
+        name,
+        format!("delivers, but FIONREAD says {said}"),
+        "a program that asks FIONREAD before it reads may stall on a redirected connection: leave \
+         it out (`beeline run --cgroup <DIR>` covers others only), or run a kernel from 6.6.128, \
+         6.12.75 or 6.18.14 of their series on",
+    )
 }
 
 fn no_sockmap(name: &'static str, refusal: &Refusal) -> Check {

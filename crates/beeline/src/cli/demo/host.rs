@@ -1,0 +1,130 @@
+//! The machine that the demo runs on.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use datapath::attach::attached_cgroup;
+use datapath::pins::{BPFFS, Pins};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Which core each pod runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cores {
+    pub(super) client: usize,
+    pub(super) server: usize,
+}
+
+impl Cores {
+    /// The first core that this process may use, for both.
+    pub(super) fn first() -> Result<Self> {
+        let first = allowed()?
+            .first()
+            .copied()
+            .context("this process may not use any core")?;
+        Ok(Self {
+            client: first,
+            server: first,
+        })
+    }
+
+    /// Whether both pods run on one core.
+    pub(super) fn shared(self) -> bool {
+        self.client == self.server
+    }
+
+    /// Each core once.
+    pub(super) fn list(self) -> Vec<usize> {
+        if self.shared() {
+            vec![self.client]
+        } else {
+            vec![self.client, self.server]
+        }
+    }
+}
+
+impl FromStr for Cores {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts: Vec<_> = text.split(',').map(str::trim).collect();
+        let (client, server) = match parts[..] {
+            [one] => (one, one),
+            [client, server] => (client, server),
+            _ => bail!("one core or two, such as 0 or 0,1"),
+        };
+        Ok(Self {
+            client: core(client)?,
+            server: core(server)?,
+        })
+    }
+}
+
+fn core(text: &str) -> Result<usize> {
+    let Ok(core) = text.parse() else {
+        bail!("'{text}' is not the number of a core");
+    };
+    let allowed = allowed()?;
+    if !allowed.contains(&core) {
+        let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
+        bail!(
+            "there is no core {core} that this process may use, only {}",
+            allowed.join(", ")
+        );
+    }
+    Ok(core)
+}
+
+/// The cores that this process may use.
+fn allowed() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None).context("cannot find out which cores may be used")?;
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|core| set.is_set(*core))
+        .collect())
+}
+
+/// Keeps the calling thread, and threads that it makes later, on one core.
+pub(super) fn pin(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).with_context(|| format!("cannot move a thread to core {core}"))
+}
+
+/// The kernel's release, as `uname -r`.
+pub(super) fn kernel() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// The processor's name; its architecture where the kernel knows no name.
+pub(super) fn cpu() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or(std::env::consts::ARCH, |(_, name)| name.trim())
+        .to_owned()
+}
+
+/// Fails when a datapath is attached above `cgroup`: it would shorten the kernel's turns, too.
+pub(super) fn refuse_attached(cgroup: &Path) -> Result<()> {
+    let above: Vec<u64> = cgroup
+        .ancestors()
+        .skip(1)
+        .filter_map(|dir| Some(dir.metadata().ok()?.ino()))
+        .collect();
+    // A host without bpffs has no pins.
+    for entry in fs::read_dir(BPFFS).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let attached = attached_cgroup(&Pins::of(&name))?;
+        if attached.is_some_and(|id| above.contains(&id)) {
+            bail!(
+                "the datapath {name} is attached to the whole host and would shorten the kernel's \
+                 turns, too; take it off first: beeline --instance {name} detach"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Ctrl-C: stop and clean up; again: stop at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+
+/// The demo was stopped by a signal.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; everything that the demo made is removed")]
+pub(super) struct Interrupted;
+
+/// Whether the demo shall stop; copies share the answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Listens to SIGINT, SIGTERM and SIGHUP. A second one ends the process at once: the kernel
+    /// removes all but an empty cgroup then, and the next demo removes that.
+    pub(super) fn on_signals() -> Result<Self> {
+        let stop = Self::default();
+        let flag = stop.clone();
+        let handler = move || {
+            if flag.0.swap(true, Ordering::Relaxed) {
+                std::process::exit(i32::from(super::INTERRUPTED));
+            }
+        };
+        ctrlc::set_handler(handler).context("cannot listen to signals")?;
+        Ok(stop)
+    }
+
+    /// Whether a signal has come.
+    pub(super) fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Fails when a signal has come.
+    pub(super) fn check(&self) -> Result<(), Interrupted> {
+        if self.requested() {
+            Err(Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What the tests of the socket path share: a loaded path, traffic with hashes, and strict sums.
+#![allow(dead_code)] // every test file uses its own part of it
+
+use std::fmt;
+use std::io;
+use std::net::TcpStream;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use datapath::Maps;
+use datapath::abi::{EndRecord, Reason, Totals};
+use datapath::ends::Ends;
+use datapath::socket::{Options, SocketPath};
+use testbed::traffic::stream::{self, Chunk};
+use testbed::{Cgroup, wait_for};
+
+pub mod part;
+
+/// What tests return: the errors of every crate fit in.
+pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// How long a condition may take to come true; only failures wait that long.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Large enough to fill every buffer of the kernel path, smaller than the default queue limit.
+pub const LARGE: u64 = 12 << 20;
+
+/// The socket path on the cgroup of one test.
+pub struct Bed {
+    path: SocketPath,
+    ends: Ends,
+}
+
+impl Bed {
+    /// Attaches with the default options.
+    pub fn on(cgroup: &Cgroup) -> Result<Self> {
+        Self::with(cgroup, Options::default())
+    }
+
+    /// Attaches with options of one's choice.
+    pub fn with(cgroup: &Cgroup, options: Options) -> Result<Self> {
+        let mut path = SocketPath::load(options)?;
+        path.attach(cgroup.path())?;
+        let ends = Ends::load(path.maps())?;
+        Ok(Self { path, ends })
+    }
+
+    /// Every socket that is or was enrolled and still exists.
+    pub fn ends(&self) -> Result<Vec<EndRecord>> {
+        Ok(self.ends.list(self.path.maps())?)
+    }
+
+    /// Waits until both ends of `count` connections were enrolled since the start.
+    pub fn wait_paired(&self, count: u64) -> Result {
+        let paired = || self.totals().is_ok_and(|totals| totals.paired >= count);
+        Ok(wait_for(&format!("pair {count}"), SOON, paired)?)
+    }
+
+    /// Waits until the reason was counted `count` times.
+    pub fn wait_reason(&self, reason: Reason, count: u64) -> Result {
+        let counted = || self.totals().is_ok_and(|t| t.count(reason) >= count);
+        Ok(wait_for(
+            &format!("reason {}", reason.name()),
+            SOON,
+            counted,
+        )?)
+    }
+
+    /// Waits until every enrolled socket is closed and no map has an element, and returns the sums.
+    pub fn emptied(&self) -> Result<Totals> {
+        let empty = || {
+            let closed = self.totals().is_ok_and(|t| t.closed == t.enrolled);
+            closed
+                && self.enrolled().is_empty()
+                && self.conns().is_empty()
+                && self.offers().is_empty()
+        };
+        wait_for("the end of every record", SOON, empty).map_err(|error| {
+            format!(
+                "{error}: socks {:?}, conns {:?}, offers {:?}, {}",
+                self.enrolled(),
+                self.conns(),
+                self.offers(),
+                self.totals()
+                    .map_or_else(|e| e.to_string(), |t| Sums(&t).to_string()),
+            )
+        })?;
+        Ok(self.totals()?)
+    }
+
+    /// As [`Bed::emptied`], and every byte of `connections` connections, `bytes` in all, was
+    /// redirected, and nothing was left on the kernel path for any reason.
+    pub fn all_redirected(&self, connections: u64, bytes: u64) -> Result {
+        let totals = self.emptied()?;
+        expect_reasons(&totals, &[]);
+        expect_connections(&totals, connections);
+        assert_eq!(
+            (totals.closed_redirected_bytes, totals.closed_kernel_bytes),
+            (bytes, 0),
+            "bytes redirected and through the stack: {}",
+            Sums(&totals)
+        );
+        Ok(())
+    }
+
+    /// As [`Bed::emptied`], and no connection was enrolled; the reasons are just these.
+    pub fn none_enrolled(&self, reasons: &[(Reason, u64)]) -> Result {
+        let totals = self.emptied()?;
+        expect_connections(&totals, 0);
+        expect_reasons(&totals, reasons);
+        Ok(())
+    }
+}
+
+impl Deref for Bed {
+    type Target = Maps;
+
+    fn deref(&self) -> &Maps {
+        self.path.maps()
+    }
+}
+
+/// Both ends of this many connections were enrolled, and nothing else.
+#[track_caller]
+pub fn expect_connections(totals: &Totals, connections: u64) {
+    assert_eq!(
+        (totals.enrolled, totals.paired),
+        (2 * connections, connections),
+        "sockets enrolled and connections paired: {}",
+        Sums(totals)
+    );
+}
+
+/// These reasons were counted as often as this, and no other at all.
+#[track_caller]
+pub fn expect_reasons(totals: &Totals, expected: &[(Reason, u64)]) {
+    for reason in Reason::ALL {
+        let want = expected.iter().find(|(other, _)| other == reason);
+        assert_eq!(
+            totals.count(*reason),
+            want.map_or(0, |(_, count)| *count),
+            "{}: {}",
+            reason.name(),
+            Sums(totals)
+        );
+    }
+}
+
+/// Every byte sent was counted, on whichever path.
+#[track_caller]
+pub fn expect_bytes(totals: &Totals, bytes: u64) {
+    assert_eq!(
+        totals.closed_redirected_bytes + totals.closed_kernel_bytes,
+        bytes,
+        "{}",
+        Sums(totals)
+    );
+}
+
+/// Totals with the names of the reasons.
+pub struct Sums<'a>(pub &'a Totals);
+
+impl fmt::Display for Sums<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = self.0;
+        write!(
+            f,
+            "enrolled {} paired {} closed {} redirected {} kernel {}",
+            t.enrolled, t.paired, t.closed, t.closed_redirected_bytes, t.closed_kernel_bytes
+        )?;
+        let counted = Reason::ALL.iter().filter(|reason| t.count(**reason) > 0);
+        for reason in counted {
+            write!(f, " {} {}", reason.name(), t.count(*reason))?;
+        }
+        Ok(())
+    }
+}
+
+/// A seed that no other stream of this process has.
+pub fn seed() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Sends `bytes` each way at once, in random pieces on both sides, ends both directions, and
+/// compares what arrived with what was sent by length and hash. Returns the bytes of both.
+pub fn exchange(a: &TcpStream, b: &TcpStream, bytes: u64) -> Result<u64> {
+    exchange_in(a, b, bytes, 100_000)
+}
+
+/// As [`exchange`], in pieces of at most `piece`.
+pub fn exchange_in(a: &TcpStream, b: &TcpStream, bytes: u64, piece: usize) -> Result<u64> {
+    let (up, down) = (seed(), seed());
+    thread::scope(|scope| {
+        let peers = [
+            scope.spawn(|| -> Result { one_way(a, b, up, bytes, piece) }),
+            scope.spawn(|| -> Result { one_way(b, a, down, bytes, piece) }),
+        ];
+        for peer in peers {
+            peer.join().expect("a peer panicked")?;
+        }
+        Ok(2 * bytes)
+    })
+}
+
+/// Sends `bytes` from one socket, ends the stream, and compares what the other got.
+pub fn one_way(
+    from: &TcpStream,
+    to: &TcpStream,
+    seed: u64,
+    bytes: u64,
+    piece: usize,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| stream::receive(to, Chunk::up_to(piece, seed + 1)));
+        stream::send(from, seed, bytes, Chunk::up_to(piece, seed))?;
+        stream::finish(from)?;
+        let received = reader.join().expect("the reader panicked")?;
+        assert_eq!(received, stream::expected(seed, bytes));
+        Ok(())
+    })
+}
+
+/// A socket option of an integer value that neither std nor socket2 knows.
+pub fn set_option(sock: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let value: libc::c_int = value;
+    // SAFETY: the pointer and the size are those of a live integer.
+    let done = unsafe {
+        libc::setsockopt(
+            sock.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,225 @@
+//! Which connections are enrolled, and that every byte of them is redirected and arrives.
+
+mod common;
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::thread;
+
+use common::part::{MESSAGE, Part, Player};
+use common::{
+    Bed, LARGE, Result, exchange, exchange_in, expect_bytes, expect_connections, expect_reasons,
+    one_way, seed,
+};
+use datapath::abi::Reason;
+use testbed::traffic::{SocketOptions, accept, pair, read_all, rr, stream};
+use testbed::{Cgroup, NetNs, Node, kernel_test};
+
+/// One connection between namespaces, a stream each way at once.
+fn redirected(bed: &Bed, client: &NetNs, server: &NetNs, ip: impl Into<IpAddr>) -> Result {
+    let (a, b) = pair(client, server, ip)?;
+    let bytes = exchange(&a, &b, LARGE)?;
+    drop((a, b));
+    bed.all_redirected(1, bytes)
+}
+
+/// A listener on all addresses of both families, reached by IPv4 through a socket of the family
+/// that `target` has.
+fn mapped(bed: &Bed, target: impl Fn(Ipv4Addr) -> IpAddr) -> Result {
+    let node = Node::new()?;
+    let (web, client) = (node.pod("web")?, node.pod("client")?);
+    let both = SocketOptions::new().only_v6(false);
+    let (listener, addr) = web.run(|| both.listen((Ipv6Addr::UNSPECIFIED, 0)))??;
+    let a = client.connect((target(web.ip()), addr.port()))?;
+    let b = accept(&listener)?;
+    let of_v4 = b.peer_addr()?.ip() == client.ip().to_ipv6_mapped();
+    assert!(of_v4, "{:?}", b.peer_addr());
+    let bytes = exchange(&a, &b, LARGE)?;
+    drop((a, b));
+    bed.all_redirected(1, bytes)
+}
+
+kernel_test! {
+    fn pod_to_pod_is_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        redirected(&bed, &client, &web, web.ip())
+    }
+
+    fn pod_to_pod_over_ipv6_is_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        redirected(&bed, &client, &web, web.ip6())
+    }
+
+    fn node_to_pod_is_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let web = node.pod("web")?;
+        redirected(&bed, &node, &web, web.ip())
+    }
+
+    fn ipv4_client_of_an_ipv6_listener_is_redirected(cgroup: &Cgroup) -> Result {
+        mapped(&Bed::on(cgroup)?, |ip| ip.into())
+    }
+
+    fn ipv6_client_of_a_mapped_address_is_redirected(cgroup: &Cgroup) -> Result {
+        mapped(&Bed::on(cgroup)?, |ip| ip.to_ipv6_mapped().into())
+    }
+
+    fn two_threads_of_a_pod_over_loopback_are_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pod = NetNs::new("pod")?;
+        redirected(&bed, &pod, &pod, Ipv4Addr::LOCALHOST)
+    }
+
+    fn two_threads_of_a_pod_over_ipv6_loopback_are_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pod = NetNs::new("pod")?;
+        redirected(&bed, &pod, &pod, Ipv6Addr::LOCALHOST)
+    }
+
+    fn two_processes_of_a_pod_are_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pod = NetNs::new("pod")?;
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Player::start(&pod, None, Part::Serve(any))?;
+        let sock = pod.connect(server.told("listens on")?.parse::<SocketAddr>()?)?;
+        bed.wait_paired(1)?;
+        rr::client(&sock, MESSAGE, 100)?;
+        drop(sock);
+        server.ended()?;
+        bed.all_redirected(1, 2 * 100 * MESSAGE as u64)
+    }
+
+    fn every_size_of_write_and_read_arrives(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let mut sent = 0;
+        // From single bytes to more than one sk_msg can hold.
+        let cases = [(1, 3_000), (7, 50_000), (1460, 2 << 20), (65_536, LARGE), (3 << 20, LARGE)];
+        for (piece, bytes) in cases {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            sent += exchange_in(&a, &b, bytes, piece)?;
+        }
+        bed.all_redirected(5, sent)
+    }
+
+    fn non_blocking_sockets_are_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        a.set_nonblocking(true)?;
+        b.set_nonblocking(true)?;
+        let bytes = exchange(&a, &b, LARGE)?;
+        drop((a, b));
+        bed.all_redirected(1, bytes)
+    }
+
+    fn two_hundred_connections_at_once_do_not_mix(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let mut pairs = Vec::new();
+        for _ in 0..200 {
+            pairs.push((client.connect(addr)?, accept(&listener)?));
+        }
+        assert_eq!((bed.enrolled().len(), bed.conns().len()), (400, 200));
+        let sent = thread::scope(|scope| {
+            let work: Vec<_> = pairs
+                .chunks(25)
+                .map(|some| scope.spawn(|| -> Result<u64> {
+                    // All of a chunk are begun before the first is read.
+                    let seeds: Vec<_> = some.iter().map(|_| (seed(), seed())).collect();
+                    for ((a, b), (up, down)) in some.iter().zip(&seeds) {
+                        stream::send(a, *up, 30_000, 4_000)?;
+                        stream::send(b, *down, 40_000, 5_000)?;
+                    }
+                    for ((a, b), (up, down)) in some.iter().zip(&seeds) {
+                        stream::finish(a)?;
+                        stream::finish(b)?;
+                        assert_eq!(stream::receive(b, 3_000)?, stream::expected(*up, 30_000));
+                        assert_eq!(stream::receive(a, 3_000)?, stream::expected(*down, 40_000));
+                    }
+                    Ok(70_000 * some.len() as u64)
+                }))
+                .collect();
+            work.into_iter().map(|w| w.join().expect("a peer panicked")).sum::<Result<u64>>()
+        })?;
+        drop(pairs);
+        bed.all_redirected(200, sent)
+    }
+
+    fn server_speaks_first(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let greeter = web.spawn(move || -> Result {
+            let mut sock = accept(&listener)?;
+            sock.write_all(b"220 ready\r\n")?;
+            rr::serve(&sock, 10)?;
+            Ok(())
+        })?;
+        let sock = client.connect(addr)?;
+        let mut greeting = [0; 11];
+        read_all(&sock, &mut greeting)?;
+        assert_eq!(&greeting, b"220 ready\r\n");
+        rr::client(&sock, 10, 3)?;
+        drop(sock);
+        greeter.join()??;
+        bed.all_redirected(1, 11 + 60)
+    }
+
+    fn data_goes_on_after_the_other_direction_ended(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for (up, down) in [(LARGE, LARGE), (1, LARGE), (LARGE, 1), (0, LARGE)] {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            one_way(&a, &b, seed(), up, 50_000)?;
+            one_way(&b, &a, seed(), down, 50_000)?;
+        }
+        bed.all_redirected(4, 5 * LARGE + 2)
+    }
+
+    /// The client's ACK may still be on its way when connect(2) returns; then the first bytes find
+    /// no peer, and their direction stays on the kernel path. Nothing else may put it there.
+    fn client_that_speaks_at_once_loses_nothing(cgroup: &Cgroup) -> Result {
+        const COUNT: u64 = 2000;
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let server = web.spawn(move || -> Result {
+            for _ in 0..COUNT {
+                rr::serve(&accept(&listener)?, 100)?;
+            }
+            Ok(())
+        })?;
+        client.run(|| -> Result {
+            for _ in 0..COUNT {
+                let mut sock = TcpStream::connect(addr)?;
+                sock.write_all(&[7; 100])?;
+                let mut answer = [0; 100];
+                read_all(&sock, &mut answer)?;
+                assert_eq!(answer, [7; 100]);
+            }
+            Ok(())
+        })??;
+        server.join()??;
+        let totals = bed.emptied()?;
+        let late = totals.count(Reason::PeerLate);
+        println!("{late} of {COUNT} clients were faster than their ACK");
+        expect_connections(&totals, COUNT);
+        expect_reasons(&totals, &[(Reason::PeerLate, late)]);
+        expect_bytes(&totals, 200 * COUNT);
+        assert_eq!(totals.closed_kernel_bytes, 100 * late);
+        Ok(())
+    }
+}

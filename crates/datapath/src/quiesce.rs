@@ -23,8 +23,8 @@ pub struct Sender {
 
 /// The threads that were not seen at rest since it began.
 pub struct Quiesce {
-    /// With the ticks they had spent in user mode, for those that ran.
-    waiting: HashMap<PathBuf, Option<u64>>,
+    /// With the ticks they had spent in user mode.
+    waiting: HashMap<PathBuf, u64>,
 }
 
 impl Quiesce {
@@ -44,7 +44,7 @@ impl Quiesce {
     /// way.
     pub fn look(&mut self) -> Vec<Sender> {
         self.waiting
-            .retain(|task, ticks| may_send(task, *ticks).is_some());
+            .retain(|task, ticks| may_send(task, Some(*ticks)).is_some());
         self.waiting
             .keys()
             .map(|task| Sender {
@@ -85,22 +85,27 @@ fn tasks() -> Result<Vec<PathBuf>> {
     Ok(tasks)
 }
 
-/// `None`: the thread is at rest, or gone. Else its user-mode ticks, to compare with at the next
-/// look: a running thread that spent time in user mode since was at rest as well.
-fn may_send(task: &Path, ticks_before: Option<u64>) -> Option<Option<u64>> {
-    let call = fs::read_to_string(task.join("syscall")).ok()?;
-    if call.starts_with("running") {
-        let ticks = user_ticks(task);
-        let was_in_user_mode = ticks_before.is_some_and(|before| ticks.is_some_and(|t| t > before));
-        return (!was_in_user_mode).then_some(ticks);
-    }
-    let number: Option<i64> = call.split(' ').next().and_then(|n| n.parse().ok());
-    let harmless =
-        number.is_some_and(|n| !SENDING.contains(&n)) && !is_io_worker(task) && !is_32_bit(task);
-    if harmless || waits_elsewhere(task) {
-        return None;
-    }
-    Some(None)
+/// `None`: the thread is at rest, or gone. Else its ticks in user mode, to compare with at the next
+/// look: a thread that spent time there since was at rest as well.
+///
+/// Between verdict and queue a thread only runs, or sleeps uninterruptibly: for the peer's lock
+/// (`__lock_sock`, net/core/sock.c) or for memory. So one that sleeps interruptibly or is stopped
+/// is at rest, whatever call it is in; a sender that waits for room is such a one (`wait_woken`).
+fn may_send(task: &Path, ticks_before: Option<u64>) -> Option<u64> {
+    let (state, ticks) = state(task)?;
+    let was_in_user_mode = ticks_before.is_some_and(|before| ticks > before);
+    let may = matches!(state, 'R' | 'D') && !was_in_user_mode && !calls_else(task);
+    (may && !is_frozen(task)).then_some(ticks)
+}
+
+/// Fields 3 and 14 of `stat` (proc(5)): the state, and the time in user mode in clock ticks.
+fn state(task: &Path) -> Option<(char, u64)> {
+    let stat = fs::read_to_string(task.join("stat")).ok()?;
+    // The name in field 2 may hold spaces and parentheses; what follows the last one is plain.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let ticks = fields.nth(10)?.parse().ok()?;
+    Some((state, ticks))
 }
 
 /// System calls in which a message can be sent; -1, a thread that stands outside of any, is none.
@@ -118,23 +123,22 @@ const SENDING: &[i64] = &[
     libc::SYS_io_submit,
 ];
 
-/// Where a thread sleeps that is inside one of those calls but not between verdict and queue:
-/// waiting for room to send, for completions, for work, or stopped.
-const WAITING: &[&str] = &[
-    "wait_woken",
-    "sk_stream_wait_memory",
-    "io_cqring_wait",
-    "io_cqring_schedule",
-    "io_wq_worker",
-    "io_sq_thread",
-    "do_signal_stop",
-    "ptrace_stop",
-    "do_freezer_trap",
-    "do_exit",
-];
+/// Whether the thread is known to be in a call that cannot send. One that is on a processor shows
+/// no number, and one may be forbidden to read it.
+fn calls_else(task: &Path) -> bool {
+    let call = fs::read_to_string(task.join("syscall")).unwrap_or_default();
+    let number = call
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse().ok());
+    number.is_some_and(|number| !SENDING.contains(&number))
+        && !is_io_worker(task)
+        && !is_32_bit(task)
+}
 
-fn waits_elsewhere(task: &Path) -> bool {
-    fs::read_to_string(task.join("wchan")).is_ok_and(|at| WAITING.contains(&at.trim()))
+/// The cgroup freezer stops threads on their way out of the kernel, and shows them as `D`.
+fn is_frozen(task: &Path) -> bool {
+    fs::read_to_string(task.join("wchan")).is_ok_and(|at| at.trim() == "do_freezer_trap")
 }
 
 /// io_uring's threads send without a system call of their own (io_uring/io-wq.c, sqpoll.c).
@@ -150,18 +154,6 @@ fn is_32_bit(task: &Path) -> bool {
     fs::File::open(task.join("exe"))
         .and_then(|mut exe| exe.read_exact(&mut head))
         .is_ok_and(|()| head[ELF_CLASS] == 1)
-}
-
-/// Field 14 of `stat` (proc(5)): time in user mode, in clock ticks.
-fn user_ticks(task: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(task.join("stat")).ok()?;
-    // The name in field 2 may hold spaces and parentheses; what follows the last one is plain.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(11)?
-        .parse()
-        .ok()
 }
 
 /// The socket behind the first argument of the call.

@@ -4,9 +4,6 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
@@ -19,17 +16,13 @@ pub enum Read {
     Denied,
     /// This kernel has no such file.
     Absent,
-    /// It never says anything.
-    Blank,
 }
 
-/// The files that tell in which system call a thread is, and where it sleeps.
+/// The files that tell in which system call a thread is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadFiles {
     /// `syscall` of the calling process itself.
     pub syscall: Read,
-    /// `wchan` of a thread of the calling process that sleeps.
-    pub wchan: Read,
     /// Threads of which `/proc` tells.
     pub threads: usize,
     /// How many of them do not let the calling process read their `syscall`.
@@ -38,9 +31,6 @@ pub struct ThreadFiles {
     pub hidden_names: Vec<String>,
 }
 
-/// How long a thread may take to fall asleep.
-const ASLEEP: Duration = Duration::from_secs(1);
-
 /// Tries the files of every thread that `/proc` shows.
 ///
 /// # Errors
@@ -48,7 +38,6 @@ const ASLEEP: Duration = Duration::from_secs(1);
 pub fn thread_files() -> Result<ThreadFiles> {
     let mut files = ThreadFiles {
         syscall: read("/proc/self/syscall")?.0,
-        wchan: wchan_of_a_sleeper()?,
         threads: 0,
         hidden: 0,
         hidden_names: Vec::new(),
@@ -78,35 +67,6 @@ pub fn thread_files() -> Result<ThreadFiles> {
 fn hides(task: &Path) -> bool {
     fs::read_to_string(task.join("syscall"))
         .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
-}
-
-fn wchan_of_a_sleeper() -> Result<Read> {
-    let (tell, told) = mpsc::channel();
-    let (wake, sleep) = mpsc::channel::<()>();
-    let sleeper = thread::spawn(move || {
-        let _ = tell.send(rustix::thread::gettid().as_raw_nonzero());
-        let _ = sleep.recv(); // ends when `wake` is dropped
-    });
-    let tid = told.recv().expect("the thread sends before it sleeps");
-    let answer = wait_for_wchan(&format!("/proc/self/task/{tid}/wchan"));
-    drop(wake);
-    sleeper.join().expect("it only waits");
-    answer
-}
-
-fn wait_for_wchan(path: &str) -> Result<Read> {
-    let deadline = Instant::now() + ASLEEP;
-    loop {
-        match read(path)? {
-            // "0" is also what a running thread shows.
-            (Read::Yes, text) if matches!(text.trim(), "0" | "") => {}
-            (answer, _) => return Ok(answer),
-        }
-        if Instant::now() > deadline {
-            return Ok(Read::Blank);
-        }
-        thread::yield_now();
-    }
 }
 
 fn read(path: &str) -> Result<(Read, String)> {

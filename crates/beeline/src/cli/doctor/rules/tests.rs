@@ -96,7 +96,6 @@ fn root() -> Capabilities {
 fn threads() -> ThreadFiles {
     ThreadFiles {
         syscall: Read::Yes,
-        wchan: Read::Yes,
         threads: 100,
         hidden: 0,
         hidden_names: vec![],

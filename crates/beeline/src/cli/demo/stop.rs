@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+
+/// Signals that come within this time of the first are the same request: timeout(1) sends two, and
+/// a terminal that closes may.
+const SAME: Duration = Duration::from_millis(500);
 
 /// The demo was stopped by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -15,13 +20,15 @@ pub(super) struct Interrupted;
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Listens to SIGINT, SIGTERM and SIGHUP. A second one ends the process at once: the kernel
-    /// removes all but an empty cgroup then, and the next demo removes that.
+    /// Listens to SIGINT, SIGTERM and SIGHUP. Another one, later, ends the process at once: the
+    /// kernel removes all but an empty cgroup then, and the next demo removes that.
     pub(super) fn on_signals() -> Result<Self> {
         let stop = Self::default();
         let flag = stop.clone();
+        let mut first = None;
         let handler = move || {
-            if flag.0.swap(true, Ordering::Relaxed) {
+            flag.0.store(true, Ordering::Relaxed);
+            if first.get_or_insert_with(Instant::now).elapsed() > SAME {
                 std::process::exit(i32::from(super::INTERRUPTED));
             }
         };

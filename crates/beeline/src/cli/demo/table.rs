@@ -109,7 +109,7 @@ fn not_redirected(cell: &CellReport) -> Option<String> {
     let counts = cell
         .reasons
         .iter()
-        .map(|(name, count)| format!("{name} {count} times"));
+        .map(|(name, count)| format!("{count}x {name}"));
     let why = match &counts.collect::<Vec<_>>()[..] {
         [] => "no reason was counted".to_owned(),
         counts => counts.join(", "),

@@ -30,7 +30,6 @@ pub(super) struct Turn {
 }
 
 /// What came out.
-#[derive(Debug)]
 pub(super) struct Measured {
     /// How long each round trip, or each write of a stream, took; sorted, in nanoseconds.
     pub(super) times: Vec<u64>,
@@ -41,7 +40,7 @@ pub(super) struct Measured {
 }
 
 /// One side's account of a turn.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Side {
     times: Vec<u64>,
     sent: u64,
@@ -69,11 +68,13 @@ impl Turn {
             (Err(client), Err(server)) => bail!("{client:#}; {server:#}"),
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
-        let lost = client.sent != server.received || server.sent != client.received;
-        ensure!(
-            !lost,
-            "sent and received bytes differ: client {client:?}, server {server:?}"
-        );
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let (sent, received) = (from.sent, to.received);
+            ensure!(
+                sent == received,
+                "{sent} bytes were sent and {received} received"
+            );
+        }
         Ok(self.sum_up(client, &server))
     }
 
@@ -161,10 +162,14 @@ impl Turn {
         side.times
             .reserve(usize::try_from(self.measured.as_micros()).unwrap_or(0));
         let begin = Instant::now();
-        while begin.elapsed() < self.measured && !self.stop.requested() {
+        // At least once, however busy the machine is.
+        loop {
             side.times
                 .push(u64::try_from(once()?.as_nanos()).unwrap_or(u64::MAX));
             side.counted += self.size as u64;
+            if begin.elapsed() >= self.measured || self.stop.requested() {
+                break;
+            }
         }
         side.elapsed = begin.elapsed();
         side.sent += side.counted;
@@ -193,21 +198,25 @@ fn drain(mut sock: &TcpStream, warm_up: Duration) -> io::Result<Side> {
     let mut side = Side::default();
     let mut buf = vec![0; READ_SIZE];
     let begin = Instant::now();
-    let mut warm = None;
+    // When counting began, and what had come before. From the start if nothing came afterwards.
+    let mut since = (begin, 0);
+    let mut warm = false;
     loop {
         let n = sock.read(&mut buf)?;
         if n == 0 {
             break;
         }
-        side.received += n as u64;
-        if warm.is_none() && begin.elapsed() >= warm_up {
-            warm = Some((Instant::now(), side.received));
+        if !warm && begin.elapsed() >= warm_up {
+            warm = true;
+            since = (Instant::now(), side.received + n as u64);
         }
+        side.received += n as u64;
     }
-    if let Some((begin, before)) = warm {
-        side.elapsed = begin.elapsed();
-        side.counted = side.received - before;
+    if side.received == since.1 {
+        since = (begin, 0);
     }
+    side.elapsed = since.0.elapsed();
+    side.counted = side.received - since.1;
     Ok(side)
 }
 

@@ -1,0 +1,73 @@
+//! Many short connections leave nothing behind.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use common::{Bed, Result};
+use testbed::{Cgroup, NetNs, kernel_test};
+
+/// Connections of the test; `BEELINE_CHURN` asks for another number.
+const CONNECTIONS: u64 = 1_000_000;
+/// Connections that a thread has in flight.
+const FLIGHT: u64 = 32;
+const THREADS: u64 = 2;
+const QUESTION: usize = 5;
+const ANSWER: usize = 9;
+
+fn connections() -> Result<u64> {
+    let asked = std::env::var("BEELINE_CHURN").ok();
+    let count = asked.map_or(Ok(CONNECTIONS), |text| text.parse())?;
+    Ok(count / (THREADS * FLIGHT) * (THREADS * FLIGHT))
+}
+
+/// Connects, asks, answers, closes, all in one thread, which waits for nobody.
+fn churn(listener: &TcpListener, addr: SocketAddr, count: u64) -> Result {
+    let mut pairs = Vec::new();
+    for first in (0..count).step_by(FLIGHT as usize) {
+        for _ in 0..FLIGHT {
+            let a = TcpStream::connect(addr)?;
+            pairs.push((a, listener.accept()?.0));
+        }
+        for (number, (a, _)) in (first..).zip(&mut pairs) {
+            a.write_all(&number.to_le_bytes()[..QUESTION])?;
+        }
+        for (_, b) in &mut pairs {
+            let mut got = [0; ANSWER];
+            b.read_exact(&mut got[..QUESTION])?;
+            b.write_all(&got)?;
+        }
+        for (number, (mut a, b)) in (first..).zip(pairs.drain(..)) {
+            let mut got = [0; ANSWER];
+            a.read_exact(&mut got)?;
+            assert_eq!(got[..QUESTION], number.to_le_bytes()[..QUESTION]);
+            // Either end may be the first to close.
+            if number % 2 == 0 { drop(b) } else { drop(a) }
+        }
+    }
+    Ok(())
+}
+
+kernel_test! {
+    #[deadline(240)]
+    fn a_million_short_connections_leave_nothing(cgroup: &Cgroup) -> Result {
+        let count = connections()?;
+        let bed = Bed::on(cgroup)?;
+        let pod = NetNs::new("pod")?;
+        // Else the ports would be used up by connections that are over.
+        pod.sysctl("net.ipv4.tcp_max_tw_buckets", 1000)?;
+        pod.sysctl("net.ipv4.ip_local_port_range", "10000 65000")?;
+        let threads = (0..THREADS).map(|n| {
+            // Addresses of their own, so that each accepts what it connected.
+            let own = Ipv4Addr::new(127, 0, 0, 1 + n as u8);
+            let (listener, addr) = pod.listen((own, 8080))?;
+            Ok(pod.spawn(move || churn(&listener, addr, count / THREADS))?)
+        });
+        for thread in threads.collect::<Result<Vec<_>>>()? {
+            thread.join_within(Duration::from_secs(230))??;
+        }
+        bed.all_redirected(count, count * (QUESTION + ANSWER) as u64)
+    }
+}

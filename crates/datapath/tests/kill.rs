@@ -1,0 +1,204 @@
+//! Ends that go without a word: killed, reset, refused. The other end notices as by plain TCP, and
+//! no record stays.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use common::part::{Part, Player};
+use common::{Bed, Result, SOON, expect_connections, seed};
+use socket2::SockRef;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{accept, pair, read, write_all};
+use testbed::{Cgroup, Node, kernel_test, wait_for};
+
+/// How a stream ended: at its end or with an error.
+type End = std::result::Result<(), ErrorKind>;
+
+/// Reads what there is of the stream of `seed`, at most `most` bytes.
+fn read_some(sock: &TcpStream, pattern: &mut Pattern, most: u64) -> Result<End> {
+    let mut buf = vec![0; 30_000];
+    while pattern.offset() < most {
+        match read(sock, &mut buf) {
+            Ok(0) => return Ok(Ok(())),
+            Ok(n) => assert_eq!(pattern.differs(&buf[..n]), None),
+            Err(error) => return Ok(Err(error.kind())),
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// What a case does with or without Beeline: `None` is plain TCP.
+fn both_ways<T: PartialEq + std::fmt::Debug>(
+    cgroup: &Cgroup,
+    connections: u64,
+    case: impl Fn(Option<&Bed>) -> Result<T>,
+) -> Result {
+    let plain = case(None)?;
+    let bed = Bed::on(cgroup)?;
+    let ours = case(Some(&bed))?;
+    assert_eq!(ours, plain, "with Beeline, and by plain TCP");
+    expect_connections(&bed.emptied()?, connections);
+    Ok(())
+}
+
+kernel_test! {
+    fn killed_sender_leaves_a_prefix_and_an_end(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (listener, addr) = web.listen((web.ip(), 0))?;
+            let seed = seed();
+            let sender = Player::start(&client, None, Part::Flood(addr, seed))?;
+            let sock = accept(&listener)?;
+            let mut pattern = Pattern::new(seed);
+            read_some(&sock, &mut pattern, 5 << 20)?.expect("still open");
+            drop(sender);
+            let end = read_some(&sock, &mut pattern, u64::MAX)?;
+            assert!(pattern.offset() > 5 << 20);
+            Ok(end)
+        })
+    }
+
+    /// A blocking writer whose reader dies: it must not sleep on, nor succeed.
+    fn killed_reader_fails_the_writer(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (listener, addr) = web.listen((web.ip(), 0))?;
+            let mut reader = Player::start(&client, None, Part::Idle(addr))?;
+            reader.told("connected")?;
+            let sock = accept(&listener)?;
+            let progress = sock.try_clone()?;
+            let writer = std::thread::spawn(move || loop {
+                if let Err(error) = write_all(&sock, &[1; 50_000]) {
+                    return error.kind();
+                }
+            });
+            // Long enough to be blocked or about to: the send buffer is not empty any more.
+            wait_for("a full kernel path", SOON, || unsent(&progress) > 0)?;
+            drop(reader);
+            let kind = writer.join().expect("the writer panicked");
+            assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{kind}");
+            Ok(())
+        })
+    }
+
+    fn killed_process_with_many_connections_leaves_no_record(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let players = (0..10)
+            .map(|n| Player::start(&client, None, Part::Flood(addr, n)))
+            .collect::<Result<Vec<_>>>()?;
+        let socks = (0..10).map(|_| accept(&listener)).collect::<Result<Vec<_>, _>>()?;
+        for sock in &socks {
+            let mut some = [0; 100_000];
+            testbed::traffic::read_all(sock, &mut some)?;
+        }
+        drop(players);
+        // These still hold data that nobody has read.
+        drop(socks);
+        expect_connections(&bed.emptied()?, 10);
+        Ok(())
+    }
+
+    /// `tcp_bpf_recvmsg` (net/ipv4/tcp_bpf.c, 6.18) returns EAGAIN whenever it was woken without
+    /// data, also when an error is there to be told.
+    #[ignore = "fails: EAGAIN instead of ECONNRESET, from a blocking read"]
+    fn reset_wakes_a_sleeping_reader(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (mut a, mut b) = pair(&client, &web, web.ip())?;
+            a.write_all(b"hello")?;
+            b.read_exact(&mut [0; 5])?;
+            // No timeouts: it sleeps as most servers do.
+            b.set_read_timeout(None)?;
+            let reader = web.spawn(move || b.read(&mut [0; 5]).map_err(|error| error.kind()))?;
+            wait_for("a sleeping reader", SOON, || sleeping_readers() == 1)?;
+            SockRef::from(&a).set_linger(Some(Duration::ZERO))?;
+            drop(a);
+            Ok(reader.join()?)
+        })
+    }
+
+    fn end_of_stream_wakes_a_sleeping_reader(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (mut a, mut b) = pair(&client, &web, web.ip())?;
+            a.write_all(b"hello")?;
+            b.read_exact(&mut [0; 5])?;
+            b.set_read_timeout(None)?;
+            let reader = web.spawn(move || b.read(&mut [0; 5]).map_err(|error| error.kind()))?;
+            wait_for("a sleeping reader", SOON, || sleeping_readers() == 1)?;
+            drop(a);
+            Ok(reader.join()?)
+        })
+    }
+
+    fn reset_with_unread_data_gives_a_prefix_and_then_the_error(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (a, b) = pair(&client, &web, web.ip())?;
+            let seed = seed();
+            let mut data = vec![0; 40_000];
+            Pattern::new(seed).fill(&mut data);
+            write_all(&a, &data)?;
+            wait_for("the data", SOON, || b.peek(&mut [0; 1]).is_ok())?;
+            SockRef::from(&a).set_linger(Some(Duration::ZERO))?;
+            drop(a);
+            wait_for("the reset", SOON, || b.peer_addr().is_err())?;
+            let mut pattern = Pattern::new(seed);
+            let end = read_some(&b, &mut pattern, u64::MAX)?;
+            let after = read_some(&b, &mut pattern, u64::MAX)?;
+            let write = (&b).write(b"x").map_err(|error| error.kind());
+            Ok((pattern.offset(), end, after, write))
+        })
+    }
+
+    fn writes_after_the_peer_closed_fail(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (a, b) = pair(&client, &web, web.ip())?;
+            drop(a);
+            let mut results = Vec::new();
+            results.push((&b).read(&mut [0; 1]).map_err(|error| error.kind()));
+            // The first one is taken, and answered with a reset.
+            results.push((&b).write(b"x").map_err(|error| error.kind()));
+            wait_for("the reset", SOON, || b.peer_addr().is_err())?;
+            results.push((&b).write(b"x").map_err(|error| error.kind()));
+            Ok(results)
+        })
+    }
+}
+
+/// Bytes in the send queue that the peer's kernel has not acknowledged or the window forbids.
+fn unsent(sock: &TcpStream) -> i32 {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one integer to a live place.
+    let done = unsafe { libc::ioctl(sock.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 { bytes } else { 0 }
+}
+
+/// Threads of this process that sleep in a read.
+fn sleeping_readers() -> usize {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return 0;
+    };
+    tasks
+        .flatten()
+        .filter(|task| {
+            let of = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let call: Option<i64> = of("syscall").split(' ').next().and_then(|n| n.parse().ok());
+            matches!(call, Some(libc::SYS_read | libc::SYS_recvfrom)) && of("wchan") == "wait_woken"
+        })
+        .count()
+}

@@ -1,0 +1,142 @@
+//! What is full stays right: the maps and the readers' queues (invariants 1, 2, 5).
+
+mod common;
+
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+
+use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, seed};
+use datapath::abi::Reason;
+use datapath::socket::Options;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{accept, pair, stream};
+use testbed::{Cgroup, Node, kernel_test, wait_for};
+
+/// Most that one sk_msg holds: 17 fragments (MAX_MSG_FRAGS) of 32 KiB (SKB_FRAG_PAGE_ORDER).
+const MESSAGE: u64 = 17 << 15;
+/// Most that the kernel path holds: tcp_wmem and tcp_rmem, both doubled.
+const BUFFERS: u64 = 80 << 20;
+
+/// Writes until the socket refuses more. Returns how much it took.
+fn fill(sock: &mut TcpStream, pattern: &mut Pattern, piece: usize) -> Result<u64> {
+    sock.set_nonblocking(true)?;
+    let mut piece = vec![0; piece];
+    let mut sent = 0;
+    loop {
+        let mut next = pattern.clone();
+        next.fill(&mut piece);
+        match sock.write(&piece) {
+            Ok(n) => {
+                pattern.fill(&mut piece[..n]);
+                sent += n as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(sent),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A reader that does not read, for writes of this size; then it does.
+fn slow_reader(cgroup: &Cgroup, piece: usize) -> Result {
+    const LIMIT: u32 = 1 << 20;
+    let options = Options {
+        queue_limit: LIMIT,
+        ..Options::default()
+    };
+    let bed = Bed::with(cgroup, options)?;
+    let node = Node::new()?;
+    let (web, client) = (node.pod("web")?, node.pod("client")?);
+    let (mut a, b) = pair(&client, &web, web.ip())?;
+    let (seed, more) = (seed(), LARGE);
+    let mut pattern = Pattern::new(seed);
+    let filled = fill(&mut a, &mut pattern, piece)?;
+    expect_reasons(&bed.totals()?, &[(Reason::QueueFull, 1)]);
+    let ends = bed.ends()?;
+    let unread = ends.iter().map(|end| u64::from(end.unread)).max();
+    let unread = unread.ok_or("no end")?;
+    let limit = u64::from(LIMIT);
+    assert!(
+        (limit..=limit + MESSAGE).contains(&unread),
+        "{unread} bytes unread"
+    );
+    assert!(filled <= unread + BUFFERS, "{filled} bytes taken");
+    let sender = std::thread::spawn(move || -> Result<TcpStream> {
+        stream::send_from(&a, &mut pattern, more, piece)?;
+        stream::finish(&a)?;
+        Ok(a)
+    });
+    assert_eq!(
+        stream::receive(&b, 50_000)?,
+        stream::expected(seed, filled + more)
+    );
+    let a = sender.join().expect("the sender panicked")?;
+    // The other direction is not affected.
+    stream::send(&b, seed, 500_000, 5_000)?;
+    stream::finish(&b)?;
+    assert_eq!(stream::verify(&a, seed, 5_000)?, 500_000);
+    drop((a, b));
+    let totals = bed.emptied()?;
+    expect_connections(&totals, 1);
+    expect_reasons(&totals, &[(Reason::QueueFull, 1)]);
+    // What the kernel path refused in between makes the count of its bytes inexact.
+    assert_eq!(totals.closed_redirected_bytes, unread + 500_000);
+    assert!(totals.closed_kernel_bytes > 0);
+    Ok(())
+}
+
+kernel_test! {
+    fn more_connections_than_allowed_take_the_kernel_path(cgroup: &Cgroup) -> Result {
+        let bed = Bed::with(cgroup, Options { connections: 2, ..Options::default() })?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let open = || -> Result<_> { Ok((client.connect(addr)?, accept(&listener)?)) };
+        let mut sent = 0;
+        for round in 1..=3 {
+            let taken = [open()?, open()?];
+            assert_eq!(bed.totals()?.paired, 2 * round);
+            let left = [open()?, open()?, open()?];
+            assert_eq!((bed.enrolled().len(), bed.conns().len()), (4, 2));
+            expect_reasons(&bed.totals()?, &[(Reason::MapFull, 3 * round)]);
+            for (a, b) in &left {
+                exchange(a, b, LARGE / 8)?;
+            }
+            for (a, b) in &taken {
+                sent += exchange(a, b, LARGE / 8)?;
+            }
+            drop((taken, left));
+            bed.emptied()?;
+        }
+        let totals = bed.emptied()?;
+        expect_connections(&totals, 6);
+        assert_eq!((totals.closed_redirected_bytes, totals.closed_kernel_bytes), (sent, 0));
+        Ok(())
+    }
+
+    fn one_that_closes_makes_room_for_one(cgroup: &Cgroup) -> Result {
+        let bed = Bed::with(cgroup, Options { connections: 1, ..Options::default() })?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let mut sent = 0;
+        for round in 1..=50 {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            assert_eq!(bed.totals()?.paired, round);
+            sent += exchange(&a, &b, 10_000)?;
+            drop((a, b));
+            wait_for("room", common::SOON, || bed.conns().is_empty() && bed.enrolled().is_empty())?;
+        }
+        bed.all_redirected(50, sent)
+    }
+
+    fn reader_that_does_not_read_costs_a_bounded_amount(cgroup: &Cgroup) -> Result {
+        slow_reader(cgroup, 65_536)
+    }
+
+    fn reader_that_does_not_read_small_messages_costs_a_bounded_amount(cgroup: &Cgroup) -> Result {
+        slow_reader(cgroup, 3_000)
+    }
+
+    fn writer_of_huge_messages_is_bounded_too(cgroup: &Cgroup) -> Result {
+        slow_reader(cgroup, 8 << 20)
+    }
+}

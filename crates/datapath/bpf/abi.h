@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 1,
+	BEELINE_ABI = 2,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -96,7 +96,7 @@ struct conn {
 struct offer {
 	__u64 made_ns; /* CLOCK_MONOTONIC */
 	__u32 reason; /* REASON_NONE, or why this handshake must not be enrolled */
-	__u32 pad;
+	__u32 netns; /* inode number of the server's network namespace */
 };
 
 /* Per-CPU sums. */

@@ -46,6 +46,7 @@ static __always_inline void make_offer(struct bpf_sock_ops *ops)
 	struct offer offer = { .made_ns = bpf_ktime_get_ns() };
 	struct settings *set = get_settings();
 	struct handshake own;
+	struct offer *twin;
 
 	/* The same callback sizes the window of a client's SYN. */
 	if (BPF_CORE_READ((struct sock *)req, __sk_common.skc_state) != BPF_TCP_NEW_SYN_RECV)
@@ -56,7 +57,16 @@ static __always_inline void make_offer(struct bpf_sock_ops *ops)
 		offer.reason = REASON_MPTCP;
 	own.snd_nxt = BPF_CORE_READ(req, snt_isn) + 1;
 	own.rcv_nxt = BPF_CORE_READ(req, rcv_isn) + 1;
-	bpf_map_update_elem(&offers, &own, &offer, BPF_ANY);
+	offer.netns = sock_netns((struct sock *)req);
+	if (!bpf_map_update_elem(&offers, &own, &offer, BPF_NOEXIST))
+		return;
+	/* The kernel computes initial sequence numbers from addresses, ports, a secret of the whole
+	 * host, and a clock of 64 ns (net/core/secure_seq.c, 6.18). Two namespaces with equal
+	 * addresses may come to the same pair; then nobody can tell whose client is whose.
+	 */
+	twin = bpf_map_lookup_elem(&offers, &own);
+	if (twin && twin->netns != offer.netns)
+		twin->reason = REASON_COLLISION;
 }
 
 /* What about this socket rules out redirection, if anything. */
@@ -126,15 +136,15 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 		offer->reason = reason;
 		return reason;
 	}
-	if (bpf_map_update_elem(&conns, &own, &conn, BPF_NOEXIST))
+	if (bpf_map_update_elem(&conns, &own, &conn, BPF_NOEXIST)) {
 		reason = bpf_map_lookup_elem(&conns, &own) ? REASON_COLLISION : REASON_MAP_FULL;
-	else
+	} else {
 		reason = enrol(ops, sk, own, true);
-	if (reason) {
-		offer->reason = reason;
-		if (reason != REASON_COLLISION)
+		if (reason)
 			bpf_map_delete_elem(&conns, &own);
 	}
+	if (reason)
+		offer->reason = reason;
 	return reason;
 }
 
@@ -150,19 +160,21 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	bpf_map_delete_elem(&offers, &own);
 	if (offer && reason)
 		return REASON_NONE; /* the client's end counted it */
-	reason = unsuitable(sk);
+	reason = unsuitable(sk) ?: reason;
+	if (!offer)
+		return reason; /* `conn`, if there is one, may be that of a twin */
 	if (!reason && !conn)
-		reason = offer ? REASON_PEER_ELSEWHERE : REASON_NO_RECORD;
+		reason = REASON_PEER_ELSEWHERE;
 	if (!reason)
 		reason = enrol(ops, sk, own, false);
-	if (reason) {
+	if (reason == REASON_COLLISION)
+		return reason; /* so is this one */
+	if (reason || !conn) {
 		bpf_map_delete_elem(&conns, &client);
 		return reason;
 	}
-	if (conn) {
-		conn->server_cookie = bpf_get_socket_cookie(ops);
-		conn->server_sk = (__u64)sk;
-	}
+	conn->server_cookie = bpf_get_socket_cookie(ops);
+	conn->server_sk = (__u64)sk;
 	if (sums)
 		sums->paired++;
 	emit(sk, own_end(ops), EVENT_PAIRED, REASON_NONE);

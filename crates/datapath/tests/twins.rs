@@ -1,0 +1,270 @@
+//! Two connections with the same addresses, ports and initial sequence numbers, in two nodes.
+//!
+//! The kernel computes a sequence number from the addresses, a secret of the whole host, and a
+//! clock of 64 ns (secure_tcp_seq, net/core/secure_seq.c, 6.18), so two connections between equal
+//! addresses that begin at the same instant have equal handshakes. Here the second one is forged:
+//! the client's number through TCP_REPAIR, the server's through a TIME_WAIT socket, from whose last
+//! number the kernel derives the next (tcp_timewait_state_process, net/ipv4/tcp_minisocks.c).
+
+mod common;
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use common::{Bed, Result, SOON, exchange, expect_connections, expect_reasons, set_option};
+use datapath::abi::{Handshake, Reason};
+use socket2::{Domain, Socket, Type};
+use testbed::isolate::TEST_CGROUP;
+use testbed::traffic::{STALL, SocketOptions, accept};
+use testbed::{Cgroup, NetNs, Node, Pod, kernel_test, wait_for};
+
+const CLIENT_PORT: u16 = 4000;
+const PORT: u16 = 8080;
+const BYTES: u64 = 1 << 20;
+
+/// include/uapi/linux/tcp.h
+const REPAIR_ON: i32 = 1;
+const REPAIR_OFF: i32 = 0;
+const REPAIR_OFF_SILENTLY: i32 = -1;
+const RECV_QUEUE: i32 = 1;
+const SEND_QUEUE: i32 = 2;
+/// What a server's number is ahead of the last one of the TIME_WAIT socket before it.
+const AFTER_TIME_WAIT: u32 = 65_535 + 2;
+
+/// A node's pods; both nodes have the same addresses.
+struct Side {
+    _node: Node,
+    client: Pod,
+    web: Pod,
+}
+
+impl Side {
+    fn new() -> Result<Self> {
+        let node = Node::new()?;
+        let (client, web) = (node.pod("client")?, node.pod("web")?);
+        Ok(Self {
+            _node: node,
+            client,
+            web,
+        })
+    }
+
+    fn client_addr(&self) -> SocketAddr {
+        (self.client.ip(), CLIENT_PORT).into()
+    }
+
+    fn web_addr(&self) -> SocketAddr {
+        (self.web.ip(), PORT).into()
+    }
+
+    fn listen(&self) -> Result<TcpListener> {
+        Ok(self.web.listen(self.web_addr())?.0)
+    }
+
+    /// Keeps the last segment of handshakes from the server.
+    fn hold(&self) -> Result {
+        self.web.nft(
+            "table inet hold { chain input { type filter hook input priority -300
+             tcp flags & (syn | fin | rst) == 0x0 drop
+             }
+             }\n",
+        )?;
+        Ok(())
+    }
+
+    /// The server asks for it again within a second or two.
+    fn release(&self) -> Result {
+        self.web.nft("delete table inet hold")?;
+        Ok(())
+    }
+
+    /// An ordinary connection; the server may not know of it yet.
+    fn connect(&self) -> Result<TcpStream> {
+        let own = SocketOptions::new().bind(self.client_addr());
+        Ok(self.client.run(|| own.connect(self.web_addr()))??)
+    }
+
+    /// A listener whose next handshake will have the server's number of the twin.
+    fn listen_as(&self, twin: Handshake) -> Result<TcpListener> {
+        let (client_isn, server_isn) = (twin.snd_nxt - 1, twin.rcv_nxt - 1);
+        let server = server_isn.wrapping_sub(AFTER_TIME_WAIT + 1);
+        self.leave_time_wait(server, client_isn.wrapping_sub(100_000))?;
+        self.listen()
+    }
+
+    /// A client with the number of the twin.
+    fn connect_as(&self, twin: Handshake) -> Result<TcpStream> {
+        let isn = (SEND_QUEUE, twin.snd_nxt - 1);
+        let sock = self.client.run(|| -> Result<Socket> {
+            let sock = repaired(self.client_addr(), &[isn])?;
+            set_option(
+                &sock,
+                libc::IPPROTO_TCP,
+                libc::TCP_REPAIR,
+                REPAIR_OFF_SILENTLY,
+            )?;
+            sock.set_read_timeout(Some(STALL))?;
+            sock.connect(&self.web_addr().into())?;
+            Ok(sock)
+        })??;
+        Ok(sock.into())
+    }
+
+    /// Leaves the server a TIME_WAIT socket whose numbers were these before the end.
+    fn leave_time_wait(&self, server: u32, client: u32) -> Result {
+        let (at_web, at_client) = (self.web_addr(), self.client_addr());
+        let restore = |own, peer: SocketAddr, sends, receives| -> Result<Socket> {
+            let sock = repaired(own, &[(RECV_QUEUE, receives), (SEND_QUEUE, sends)])?;
+            sock.connect(&peer.into())?;
+            set_option(
+                &sock,
+                libc::IPPROTO_TCP,
+                libc::TCP_REPAIR,
+                REPAIR_OFF_SILENTLY,
+            )?;
+            Ok(sock)
+        };
+        let b = self
+            .web
+            .run(|| restore(at_web, at_client, server, client))??;
+        let a = self
+            .client
+            .run(|| restore(at_client, at_web, client, server))??;
+        for sock in [&a, &b] {
+            // Leaving the repair mode again asks the peer for its window.
+            set_option(sock, libc::IPPROTO_TCP, libc::TCP_REPAIR, REPAIR_ON)?;
+            set_option(sock, libc::IPPROTO_TCP, libc::TCP_REPAIR, REPAIR_OFF)?;
+            // The repair mode took it away.
+            sock.set_reuse_address(true)?;
+        }
+        drop(b);
+        wait_for("the server's FIN", SOON, || states(&self.client) == ["08"])?;
+        drop(a);
+        let over = || states(&self.client).is_empty() && states(&self.web) == ["06"];
+        Ok(wait_for("a TIME_WAIT at the server", SOON, over)?)
+    }
+}
+
+/// A socket in repair mode, bound, with these sequence numbers.
+fn repaired(own: SocketAddr, numbers: &[(i32, u32)]) -> Result<Socket> {
+    let sock = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
+    sock.set_reuse_address(true)?;
+    sock.bind(&own.into())?;
+    set_option(&sock, libc::IPPROTO_TCP, libc::TCP_REPAIR, REPAIR_ON)?;
+    for (queue, number) in numbers {
+        set_option(&sock, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, *queue)?;
+        set_option(
+            &sock,
+            libc::IPPROTO_TCP,
+            libc::TCP_QUEUE_SEQ,
+            number.cast_signed(),
+        )?;
+    }
+    Ok(sock)
+}
+
+/// The TCP states of the sockets in a namespace, in hexadecimal (include/net/tcp_states.h).
+fn states(ns: &NetNs) -> Vec<String> {
+    let text = ns.run(|| fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default());
+    let text = text.unwrap_or_default();
+    let lines = text.lines().skip(1);
+    lines
+        .filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned))
+        .collect()
+}
+
+/// The only connection there is, by its client's view.
+fn only(bed: &Bed) -> Result<Handshake> {
+    let conns = bed.conns();
+    assert_eq!(conns.len(), 1);
+    Ok(conns[0])
+}
+
+/// Neither got what was meant for the other.
+fn keep_apart(bed: &Bed, pairs: &[(&TcpStream, &TcpStream)]) -> Result {
+    for (a, b) in pairs {
+        exchange(a, b, BYTES)?;
+    }
+    // Two sockets were restored, and nobody knows those.
+    let totals = bed.totals()?;
+    assert!(totals.count(Reason::PeerElsewhere) >= 2);
+    assert!(totals.count(Reason::Collision) >= 1);
+    Ok(())
+}
+
+/// Both are in their handshake at once; `first` is the side whose server learns of its end first.
+fn twins_in_their_handshake(cgroup: &Cgroup, first: usize) -> Result {
+    let bed = Bed::on(cgroup)?;
+    let sides = [Side::new()?, Side::new()?];
+    let real = sides[0].listen()?;
+    sides[0].hold()?;
+    let a = sides[0].connect()?;
+    let twin = only(&bed)?;
+    let forged = sides[1].listen_as(twin)?;
+    sides[1].hold()?;
+    let c = sides[1].connect_as(twin)?;
+    let listeners = [real, forged];
+    let mut served = Vec::new();
+    for side in [first, 1 - first] {
+        sides[side].release()?;
+        served.push((side, accept(&listeners[side])?));
+    }
+    served.sort_by_key(|(side, _)| *side);
+    let (b, d) = (&served[0].1, &served[1].1);
+    keep_apart(&bed, &[(&a, b), (&c, d)])?;
+    drop((a, c, served));
+    bed.emptied()?;
+    Ok(())
+}
+
+kernel_test! {
+    fn twin_of_an_open_connection_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        let a = sides[0].connect()?;
+        let b = accept(&real)?;
+        let twin = only(&bed)?;
+        let (forged, c) = (sides[1].listen_as(twin)?, sides[1].connect_as(twin)?);
+        let d = accept(&forged)?;
+        keep_apart(&bed, &[(&a, &b), (&c, &d)])?;
+        drop((a, b, c, d));
+        let totals = bed.emptied()?;
+        expect_connections(&totals, 1);
+        expect_reasons(&totals, &[(Reason::PeerElsewhere, 2), (Reason::Collision, 1)]);
+        assert_eq!((totals.closed_redirected_bytes, totals.closed_kernel_bytes), (2 * BYTES, 0));
+        Ok(())
+    }
+
+    /// The twin's server finds the other's client waiting for its server, or so it seems.
+    fn twin_whose_client_is_elsewhere_takes_no_place(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        let a = sides[0].connect()?;
+        let b = accept(&real)?;
+        let twin = only(&bed)?;
+        let forged = sides[1].listen_as(twin)?;
+        // A socket belongs to the cgroup that its maker was in.
+        let elsewhere = Cgroup::create(TEST_CGROUP)?;
+        elsewhere.enter()?;
+        let c = sides[1].connect_as(twin);
+        cgroup.enter()?;
+        let (c, d) = (c?, accept(&forged)?);
+        keep_apart(&bed, &[(&a, &b), (&c, &d)])?;
+        drop((a, b, c, d));
+        let totals = bed.emptied()?;
+        expect_connections(&totals, 1);
+        expect_reasons(&totals, &[(Reason::PeerElsewhere, 2), (Reason::Collision, 1)]);
+        assert_eq!((totals.closed_redirected_bytes, totals.closed_kernel_bytes), (2 * BYTES, 0));
+        Ok(())
+    }
+
+    fn twins_in_their_handshake_are_not_mispaired(cgroup: &Cgroup) -> Result {
+        twins_in_their_handshake(cgroup, 0)
+    }
+
+    fn twins_in_their_handshake_are_not_mispaired_in_the_other_order(cgroup: &Cgroup) -> Result {
+        twins_in_their_handshake(cgroup, 1)
+    }
+}

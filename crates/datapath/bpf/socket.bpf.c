@@ -200,6 +200,22 @@ static __always_inline void closed(struct bpf_sock_ops *ops, struct sock *sk)
 	emit(sk, end, EVENT_CLOSED, end->tx_reason);
 }
 
+/* A socket that was disconnected connects again, or listens: what it did not read, and what its old
+ * peer may still send, belongs to its first life (invariant 1). It is lost here as by plain TCP.
+ */
+static __always_inline void forget(struct bpf_sock_ops *ops)
+{
+	struct end *end = own_end(ops);
+	struct bpf_sock *ctx_sk = ops->sk;
+	struct handshake own;
+
+	if (!end || !ctx_sk)
+		return;
+	own = end->own;
+	bpf_map_delete_elem(&socks, &own);
+	bpf_sk_storage_delete(&ends, ctx_sk);
+}
+
 SEC("sockops")
 int beeline_sock_ops(struct bpf_sock_ops *ops)
 {
@@ -219,6 +235,8 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ops->args[1] == BPF_TCP_CLOSE)
 			closed(ops, sk);
+		else if (ops->args[0] == BPF_TCP_CLOSE)
+			forget(ops);
 		return 1;
 	default:
 		return 1;

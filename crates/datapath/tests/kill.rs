@@ -8,10 +8,11 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::part::{Part, Player};
-use common::{Bed, Result, SOON, expect_connections, seed};
+use common::{Bed, Result, SOON, expect_connections, expect_reasons, seed};
+use datapath::abi::Reason;
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{accept, pair, read, write_all};
+use testbed::traffic::{accept, pair, read, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
 
 /// How a stream ended: at its end or with an error.
@@ -97,7 +98,7 @@ kernel_test! {
         let socks = (0..10).map(|_| accept(&listener)).collect::<Result<Vec<_>, _>>()?;
         for sock in &socks {
             let mut some = [0; 100_000];
-            testbed::traffic::read_all(sock, &mut some)?;
+            read_all(sock, &mut some)?;
         }
         drop(players);
         // These still hold data that nobody has read.
@@ -162,6 +163,50 @@ kernel_test! {
         })
     }
 
+    /// Both directions were redirected before; the closed end must not be looked for any more.
+    fn writes_to_a_redirected_peer_that_closed_fail(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |bed| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (a, b) = pair(&client, &web, web.ip())?;
+            write_all(&a, b"ping")?;
+            read_all(&b, &mut [0; 4])?;
+            write_all(&b, b"pong")?;
+            read_all(&a, &mut [0; 4])?;
+            drop(a);
+            let mut results = Vec::new();
+            results.push((&b).read(&mut [0; 1]).map_err(|error| error.kind()));
+            // Out of the map, which happens before the end of stream can be read.
+            results.push((&b).write(b"x").map_err(|error| error.kind()));
+            wait_for("the reset", SOON, || b.peer_addr().is_err())?;
+            results.push((&b).write(b"x").map_err(|error| error.kind()));
+            if let Some(bed) = bed {
+                expect_reasons(&bed.totals()?, &[(Reason::PeerGone, 1)]);
+            }
+            Ok(results)
+        })
+    }
+
+    /// A socket may be disconnected and connected again; nothing of its first life may be left.
+    fn socket_that_connects_again_reads_nothing_old(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 2, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (listener, addr) = web.listen((web.ip(), 0))?;
+            let a = client.connect(addr)?;
+            let first = accept(&listener)?;
+            write_all(&first, b"old")?;
+            wait_for("the data", SOON, || a.peek(&mut [0; 1]).is_ok())?;
+            disconnect(&a)?;
+            SockRef::from(&a).connect(&addr.into())?;
+            let second = accept(&listener)?;
+            write_all(&second, b"new")?;
+            let mut got = [0; 3];
+            read_all(&a, &mut got)?;
+            Ok(got)
+        })
+    }
+
     fn writes_after_the_peer_closed_fail(cgroup: &Cgroup) -> Result {
         both_ways(cgroup, 1, |_| {
             let node = Node::new()?;
@@ -176,6 +221,22 @@ kernel_test! {
             results.push((&b).write(b"x").map_err(|error| error.kind()));
             Ok(results)
         })
+    }
+}
+
+/// connect(2) with AF_UNSPEC.
+fn disconnect(sock: &TcpStream) -> Result {
+    use std::os::fd::AsRawFd;
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    let size = size_of_val(&nowhere) as libc::socklen_t;
+    // SAFETY: the pointer and the size are those of a live address.
+    let done = unsafe { libc::connect(sock.as_raw_fd(), &raw const nowhere, size) };
+    match done {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
     }
 }
 

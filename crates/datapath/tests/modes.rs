@@ -1,0 +1,101 @@
+//! What the mode says holds from the next message on, and no byte is lost at the change.
+
+mod common;
+
+use std::thread;
+
+use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, one_way, seed};
+use datapath::abi::{Mode, Reason};
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{pair, stream};
+use testbed::{Cgroup, Node, kernel_test};
+
+kernel_test! {
+    /// New connections are left alone; those that are enrolled go on.
+    fn mode_off_enrols_nothing_more(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        bed.set_mode(Mode::Off)?;
+        let (c, d) = pair(&client, &web, web.ip())?;
+        assert!(bed.offers().is_empty());
+        let sent = exchange(&a, &b, LARGE / 4)?;
+        exchange(&c, &d, LARGE / 4)?;
+        drop((a, b, c, d));
+        let totals = bed.emptied()?;
+        expect_connections(&totals, 1);
+        // Each end of the other one.
+        expect_reasons(&totals, &[(Reason::Detaching, 2)]);
+        assert_eq!((totals.closed_redirected_bytes, totals.closed_kernel_bytes), (sent, 0));
+        bed.set_mode(Mode::On)?;
+        let (a, b) = pair(&client, &web, web.ip())?;
+        exchange(&a, &b, 1000)?;
+        assert_eq!(bed.totals()?.paired, 2);
+        Ok(())
+    }
+
+    /// In the middle of two streams, with data unread: both go on over the kernel path.
+    fn mode_detaching_moves_streams_to_the_kernel_path(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for round in 1..=10 {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            let (up, down) = (seed(), seed());
+            let (mut to_b, mut to_a) = (Pattern::new(up), Pattern::new(down));
+            stream::send_from(&a, &mut to_b, LARGE / 8, 3000)?;
+            stream::send_from(&b, &mut to_a, LARGE / 8, 5000)?;
+            thread::scope(|scope| -> Result {
+                let peers = [(&a, &mut to_b), (&b, &mut to_a)].map(|(sock, pattern)| {
+                    scope.spawn(move || -> Result {
+                        stream::send_from(sock, pattern, LARGE / 8, 1000)?;
+                        Ok(stream::finish(sock)?)
+                    })
+                });
+                bed.set_mode(Mode::Detaching)?;
+                let readers = [(&b, up), (&a, down)].map(|(sock, seed)| {
+                    scope.spawn(move || stream::verify(sock, seed, 7000))
+                });
+                for peer in peers {
+                    peer.join().expect("a writer panicked")?;
+                }
+                for reader in readers {
+                    assert_eq!(reader.join().expect("a reader panicked")?, LARGE / 4);
+                }
+                Ok(())
+            })?;
+            drop((a, b));
+            let totals = bed.emptied()?;
+            expect_connections(&totals, round);
+            expect_reasons(&totals, &[(Reason::Retired, totals.count(Reason::Retired))]);
+            assert_eq!(
+                totals.closed_redirected_bytes + totals.closed_kernel_bytes,
+                round * LARGE / 2
+            );
+            bed.set_mode(Mode::On)?;
+        }
+        assert!(bed.totals()?.count(Reason::Retired) > 0);
+        Ok(())
+    }
+
+    fn mode_detaching_before_the_first_byte_is_the_kernel_path(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        bed.set_mode(Mode::Detaching)?;
+        one_way(&a, &b, seed(), LARGE / 8, 10_000)?;
+        // A direction that began on the kernel path stays there.
+        bed.set_mode(Mode::On)?;
+        one_way(&b, &a, seed(), LARGE / 8, 10_000)?;
+        drop((a, b));
+        let totals = bed.emptied()?;
+        expect_reasons(&totals, &[(Reason::Retired, 1)]);
+        assert_eq!(
+            (totals.closed_redirected_bytes, totals.closed_kernel_bytes),
+            (LARGE / 8, LARGE / 8)
+        );
+        Ok(())
+    }
+}

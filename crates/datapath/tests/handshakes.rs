@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::{
-    Bed, LARGE, Result, SOON, exchange, expect_bytes, expect_connections, expect_reasons,
+    Bed, Dropping, LARGE, Result, SOON, exchange, expect_bytes, expect_connections, expect_reasons,
     set_option,
 };
 use datapath::abi::Reason;
@@ -18,27 +18,6 @@ use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
 const PORT: u16 = 8080;
 /// Bytes each way of a connection.
 const BYTES: u64 = LARGE / 4;
-
-/// Drops segments that arrive in a namespace while it lives.
-struct Dropping<'a>(&'a NetNs);
-
-impl<'a> Dropping<'a> {
-    /// `what` is a match in nft's words.
-    fn arriving(ns: &'a NetNs, what: &str) -> Result<Self> {
-        ns.nft(&format!(
-            "table inet drops {{ chain input {{ type filter hook input priority -300; {what} drop\n }}\n }}\n"
-        ))?;
-        Ok(Self(ns))
-    }
-
-    fn end(self) -> Result {
-        self.0.nft("delete table inet drops")?;
-        Ok(())
-    }
-}
-
-/// Segments without SYN, FIN or RST: the last one of a handshake, and all data.
-const PLAIN_ACKS: &str = "tcp flags & (syn | fin | rst) == 0x0";
 
 /// A socket that is connecting from `own` to `to`, without waiting for the answer.
 fn connecting(own: SocketAddr, to: SocketAddr) -> Result<Socket> {
@@ -269,7 +248,7 @@ kernel_test! {
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         let addr = (web.ip(), PORT).into();
         let listener = web.run(|| listener_with(addr, 100))??;
-        let drops = Dropping::arriving(&web, PLAIN_ACKS)?;
+        let drops = Dropping::arriving(&web, common::PLAIN_ACKS)?;
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
             let mut sock = client.connect(addr)?;

@@ -4,10 +4,13 @@ mod common;
 
 use std::thread;
 
-use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, one_way, seed};
+use common::{
+    Bed, Dropping, LARGE, PLAIN_ACKS, Result, exchange, expect_connections, expect_reasons,
+    one_way, seed,
+};
 use datapath::abi::{Mode, Reason};
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{pair, stream};
+use testbed::traffic::{accept, pair, stream};
 use testbed::{Cgroup, Node, kernel_test};
 
 kernel_test! {
@@ -32,6 +35,28 @@ kernel_test! {
         let (a, b) = pair(&client, &web, web.ip())?;
         exchange(&a, &b, 1000)?;
         assert_eq!(bed.totals()?.paired, 2);
+        Ok(())
+    }
+
+    /// The client was enrolled, its server is not any more: the client finds no peer.
+    fn mode_off_within_a_handshake_leaves_the_client_without_a_peer(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let held = Dropping::arriving(&web, PLAIN_ACKS)?;
+        let a = client.connect(addr)?;
+        assert_eq!((bed.enrolled().len(), bed.conns().len()), (1, 1));
+        bed.set_mode(Mode::Off)?;
+        held.end()?;
+        let b = accept(&listener)?;
+        assert_eq!((bed.enrolled().len(), bed.conns().len()), (1, 0));
+        exchange(&a, &b, LARGE / 8)?;
+        drop((a, b));
+        let totals = bed.emptied()?;
+        assert_eq!((totals.enrolled, totals.paired), (1, 0));
+        expect_reasons(&totals, &[(Reason::Detaching, 1), (Reason::PeerLate, 1)]);
+        assert_eq!((totals.closed_redirected_bytes, totals.closed_kernel_bytes), (0, LARGE / 8));
         Ok(())
     }
 

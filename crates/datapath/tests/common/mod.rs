@@ -15,7 +15,7 @@ use datapath::abi::{EndRecord, Reason, Totals};
 use datapath::ends::Ends;
 use datapath::socket::{Options, SocketPath};
 use testbed::traffic::stream::{self, Chunk};
-use testbed::{Cgroup, wait_for};
+use testbed::{Cgroup, NetNs, wait_for};
 
 pub mod part;
 
@@ -223,6 +223,28 @@ pub fn one_way(
         Ok(())
     })
 }
+
+/// Drops segments that arrive in a namespace while it lives.
+pub struct Dropping<'a>(&'a NetNs);
+
+impl<'a> Dropping<'a> {
+    /// `what` is a match in nft's words.
+    pub fn arriving(ns: &'a NetNs, what: &str) -> Result<Self> {
+        ns.nft(&format!(
+            "table inet drops {{ chain input {{ type filter hook input priority -300; {what} drop\n }}\n }}\n"
+        ))?;
+        Ok(Self(ns))
+    }
+
+    /// No more.
+    pub fn end(self) -> Result {
+        self.0.nft("delete table inet drops")?;
+        Ok(())
+    }
+}
+
+/// Segments without SYN, FIN or RST: the last one of a handshake, and all data.
+pub const PLAIN_ACKS: &str = "tcp flags & (syn | fin | rst) == 0x0";
 
 /// A socket option of an integer value that neither std nor socket2 knows.
 pub fn set_option(sock: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {

@@ -133,7 +133,10 @@ impl Side {
         wait_for("the server's FIN", SOON, || states(&self.client) == ["08"])?;
         drop(a);
         let over = || states(&self.client).is_empty() && states(&self.web) == ["06"];
-        Ok(wait_for("a TIME_WAIT at the server", SOON, over)?)
+        wait_for("a TIME_WAIT at the server", SOON, over).map_err(|error| {
+            let (client, web) = (states(&self.client), states(&self.web));
+            format!("{error}: client {client:?}, server {web:?}").into()
+        })
     }
 }
 

@@ -39,8 +39,9 @@ enum reason {
 	REASON_DETACHING, /* no new connections are taken */
 	/* Directions of enrolled connections. */
 	REASON_PEER_LATE, /* the first byte was sent before the peer was enrolled */
-	REASON_PEER_GONE, /* the peer left the map: closed or retired */
+	REASON_PEER_GONE, /* the peer is no target any more: closed, half-closed or retired */
 	REASON_QUEUE_FULL, /* the reader is behind: ordinary back-pressure has to act */
+	REASON_SHUT_DOWN, /* the sender had ended its stream: TCP has to refuse the message */
 	REASON_RETIRED, /* taken back on request: detach */
 	REASON_COUNT,
 };

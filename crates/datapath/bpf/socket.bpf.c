@@ -12,6 +12,8 @@
 #include "vmlinux.h"
 #include "lib/count.h"
 #include "lib/maps.h"
+#include "lib/peer.h"
+#include "lib/rest.h"
 #include "lib/sock.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -88,14 +90,29 @@ static __always_inline enum reason unsuitable(struct sock *sk)
 	return REASON_NONE;
 }
 
-/* Puts the socket of a sock_ops context into the map. */
+/* Puts the socket of a sock_ops context into both maps. */
+static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct handshake *own)
+{
+	long err = bpf_sock_hash_update(ops, &socks, own, BPF_NOEXIST);
+
+	if (err == -EEXIST)
+		return REASON_COLLISION;
+	if (err)
+		return err == -EBUSY ? REASON_FOREIGN_SOCKMAP : REASON_MAP_FULL;
+	if (bpf_sock_hash_update(ops, &targets, own, BPF_NOEXIST)) {
+		bpf_map_delete_elem(&socks, own);
+		return REASON_MAP_FULL;
+	}
+	return REASON_NONE;
+}
+
 static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *sk,
 					 struct handshake own, bool is_client)
 {
 	struct bpf_sock *ctx_sk = ops->sk;
 	struct totals *sums = get_totals();
+	enum reason reason;
 	struct end *end;
-	long err;
 
 	if (!ctx_sk || !sums)
 		return REASON_MAP_FULL;
@@ -106,14 +123,13 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 	end->own = own;
 	end->is_client = is_client;
 	end->enrolled_ns = bpf_ktime_get_ns();
-	err = bpf_sock_hash_update(ops, &socks, &own, BPF_NOEXIST);
-	if (err) {
+	reason = enter_maps(ops, &own);
+	if (reason) {
 		bpf_sk_storage_delete(&ends, ctx_sk);
-		if (err == -EEXIST)
-			return REASON_COLLISION;
-		return err == -EBUSY ? REASON_FOREIGN_SOCKMAP : REASON_MAP_FULL;
+		return reason;
 	}
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
+					       BPF_SOCK_OPS_RTT_CB_FLAG);
 	sums->enrolled++;
 	emit(sk, end, EVENT_ENROLLED, REASON_NONE);
 	return REASON_NONE;
@@ -181,17 +197,42 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	return REASON_NONE;
 }
 
-/* The connection of an enrolled socket is over. */
-static __always_inline void closed(struct bpf_sock_ops *ops, struct sock *sk)
+static __always_inline struct handshake client_view(struct end *end)
 {
-	struct totals *sums = get_totals();
-	struct end *end = own_end(ops);
-	struct handshake client;
+	return end->is_client ? end->own : mirror(end->own);
+}
 
-	if (!sums || !end || end->closed)
+/* The program ended its stream, and goes on reading. When the peer acknowledges that, the kernel
+ * wakes whoever reads; tcp_recvmsg sleeps again, but tcp_bpf_recvmsg returns EAGAIN (invariant 2).
+ * So a blocking socket is plain TCP before: from here on the peer sends over the kernel path, and
+ * if nothing waits here or is on its way, the psock goes.
+ */
+static __always_inline void half_closed(struct sock *sk, struct end *end)
+{
+	struct handshake own = end->own, client = client_view(end);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
+	struct sock *peer;
+
+	if (BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK)
+		return;
+	bpf_map_delete_elem(&targets, &own);
+	if (!conn)
+		return;
+	peer = (struct sock *)(end->is_client ? conn->server_sk : conn->client_sk);
+	if (psock_unread(sock_psock(sk)) == 0 && inside(sk, MAPS_OF_A_LEAVING_SOCKET) == 0 &&
+	    all_inside_sleep(peer, MAPS_OF_A_SOCKET))
+		bpf_map_delete_elem(&socks, &own);
+}
+
+/* The connection of an enrolled socket is over. */
+static __always_inline void closed(struct sock *sk, struct end *end)
+{
+	struct handshake client = client_view(end);
+	struct totals *sums = get_totals();
+
+	if (!sums || end->closed)
 		return;
 	end->closed = 1;
-	client = end->is_client ? end->own : mirror(end->own);
 	bpf_map_delete_elem(&conns, &client);
 	sums->closed++;
 	sums->closed_redirected_bytes += end->redirected_bytes;
@@ -203,17 +244,47 @@ static __always_inline void closed(struct bpf_sock_ops *ops, struct sock *sk)
 /* A socket that was disconnected connects again, or listens: what it did not read, and what its old
  * peer may still send, belongs to its first life (invariant 1). It is lost here as by plain TCP.
  */
-static __always_inline void forget(struct bpf_sock_ops *ops)
+static __always_inline void forget(struct bpf_sock_ops *ops, struct end *end)
+{
+	struct bpf_sock *ctx_sk = ops->sk;
+	struct handshake own = end->own;
+
+	bpf_map_delete_elem(&targets, &own);
+	bpf_map_delete_elem(&socks, &own);
+	if (ctx_sk)
+		bpf_sk_storage_delete(&ends, ctx_sk);
+}
+
+static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct end *end = own_end(ops);
-	struct bpf_sock *ctx_sk = ops->sk;
-	struct handshake own;
 
-	if (!end || !ctx_sk)
+	if (!end)
 		return;
-	own = end->own;
-	bpf_map_delete_elem(&socks, &own);
-	bpf_sk_storage_delete(&ends, ctx_sk);
+	if (ops->args[1] == BPF_TCP_FIN_WAIT1)
+		half_closed(sk, end);
+	else if (ops->args[1] == BPF_TCP_CLOSE)
+		closed(sk, end);
+	else if (ops->args[0] == BPF_TCP_CLOSE)
+		forget(ops, end);
+}
+
+/* An acknowledgement came, so this end sends over the kernel path. While it does so for want of
+ * room, TCP must not take more than it can send at once: then the sender waits between two
+ * messages, as it would for plain TCP's own buffers, until the reader has caught up and the
+ * direction can return. Else it would wait within one, and go on over the kernel path for ever.
+ */
+static __always_inline void acknowledged(struct bpf_sock_ops *ops)
+{
+	struct end *end = own_end(ops);
+	int wanted, now;
+
+	if (!end || bpf_getsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &now, sizeof(now)))
+		return;
+	wanted = end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL;
+	/* What the program itself has set stays. */
+	if (now != wanted && now <= 1)
+		bpf_setsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &wanted, sizeof(wanted));
 }
 
 SEC("sockops")
@@ -233,15 +304,15 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 		reason = server_established(ops, sk);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ops->args[1] == BPF_TCP_CLOSE)
-			closed(ops, sk);
-		else if (ops->args[0] == BPF_TCP_CLOSE)
-			forget(ops);
+		state_changes(ops, sk);
+		return 1;
+	case BPF_SOCK_OPS_RTT_CB:
+		acknowledged(ops);
 		return 1;
 	default:
 		return 1;
 	}
-	/* Invariant 7. Whoever is not local has no event: they must not pay for being traced. */
+	/* Invariant 7. */
 	if (reason) {
 		count_reason(reason);
 		emit(sk, 0, EVENT_ESTABLISHED, reason);
@@ -258,7 +329,7 @@ static __noinline int find_peer(struct end *end)
 
 	if (!end)
 		return REASON_PEER_LATE;
-	client = end->is_client ? end->own : mirror(end->own);
+	client = client_view(end);
 	conn = bpf_map_lookup_elem(&conns, &client);
 	if (!conn || !conn->server_sk)
 		return REASON_PEER_LATE;
@@ -267,20 +338,42 @@ static __noinline int find_peer(struct end *end)
 	return REASON_NONE;
 }
 
+/* When a sender waits for room, the kernel wakes its socket's readers as well, and one that sleeps
+ * in tcp_bpf_recvmsg returns EAGAIN from a blocking read. Its peer gets this many times the room
+ * before that happens.
+ */
+#define PATIENCE 16
+
 /* Why the next message of this end must not be redirected, if so. */
-static __always_inline enum reason hold_back(struct end *end)
+static __always_inline enum reason hold_back(struct sk_msg_md *msg, struct tcp_sock *own,
+					     struct end *end)
 {
-	struct sock *peer = (struct sock *)end->peer_sk;
+	struct sock *sk = BPF_CORE_READ((struct sk_msg *)(void *)msg, sk);
 	struct settings *set = get_settings();
+	__u32 unread;
 
 	if (!set || set->mode == MODE_DETACHING)
 		return REASON_RETIRED;
-	if (sock_cookie(peer) != end->peer_cookie)
+	/* A send after shutdown() has to fail, and one over TLS has to be encrypted: TCP does. */
+	if (own->inet_conn.icsk_inet.sk.sk_shutdown & SEND_SHUTDOWN)
+		return REASON_SHUT_DOWN;
+	if (own->inet_conn.icsk_ulp_ops)
+		return REASON_ULP;
+	if (!peer_unread((struct sock *)end->peer_sk, end->peer_cookie, &unread))
 		return REASON_PEER_GONE;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	if (psock_unread(sock_psock(peer)) > set->queue_limit)
+	if (unread > set->queue_limit && (unread / PATIENCE > set->queue_limit || !sleepers(sk)))
 		return REASON_QUEUE_FULL;
 	return REASON_NONE;
+}
+
+/* A direction that was left for want of room comes back when the reader caught up. */
+static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
+{
+	struct sock *peer = (struct sock *)end->peer_sk;
+
+	return end->tx_reason == REASON_QUEUE_FULL && sock_cookie(peer) == end->peer_cookie &&
+	       all_was_read(own, (struct tcp_sock *)peer) && nobody_reads_natively(peer);
 }
 
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,
@@ -301,30 +394,35 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
  *
  * redirect -> kernel path is safe at any byte, because a reader empties its psock queue before it
  * looks at the TCP receive queue (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg). The other way round is
- * not, so a direction that took the kernel path stays there (invariant 1).
+ * safe only at rest: lib/rest.h (invariant 1).
  */
 SEC("sk_msg")
 int beeline_sk_msg(struct sk_msg_md *msg)
 {
 	struct end *end = bpf_sk_storage_get(&ends, msg->sk, 0, 0);
+	struct tcp_sock *own = bpf_skc_to_tcp_sock(msg->sk);
 	struct handshake peer;
 	enum reason reason;
 	__u32 size = msg->size;
 
-	if (!end)
+	if (!end || !own)
 		return SK_PASS;
-	if (end->tx == TX_KERNEL)
-		return over_kernel_path(msg, end, REASON_NONE);
+	if (end->tx == TX_KERNEL) {
+		if (!may_return(own, end))
+			return over_kernel_path(msg, end, REASON_NONE);
+		end->tx = TX_REDIRECT;
+		end->tx_reason = REASON_NONE;
+	}
 	if (end->tx == TX_START) {
 		reason = find_peer(end);
 		if (reason)
 			return over_kernel_path(msg, end, reason);
 	}
-	reason = hold_back(end);
+	reason = hold_back(msg, own, end);
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);
-	if (bpf_msg_redirect_hash(msg, &socks, &peer, BPF_F_INGRESS) != SK_PASS)
+	if (bpf_msg_redirect_hash(msg, &targets, &peer, BPF_F_INGRESS) != SK_PASS)
 		return over_kernel_path(msg, end, REASON_PEER_GONE);
 	if (end->tx == TX_START) {
 		end->tx = TX_REDIRECT;

@@ -28,6 +28,13 @@ enum {
 #define AF_INET 2
 #define AF_INET6 10
 
+#define SOL_TCP 6
+#define TCP_NOTSENT_LOWAT 25
+
+/* include/net/sock.h, include/uapi/asm-generic/fcntl.h */
+#define SEND_SHUTDOWN 2
+#define O_NONBLOCK 04000
+
 #define EEXIST 17
 #define EBUSY 16
 
@@ -60,16 +67,19 @@ enum {
 	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
 	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
 	BPF_SOCK_OPS_STATE_CB = 10,
+	BPF_SOCK_OPS_RTT_CB = 12,
 };
 
 enum {
 	BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2,
+	BPF_SOCK_OPS_RTT_CB_FLAG = 1 << 3,
 };
 
 /* TCP states as BPF_SOCK_OPS_STATE_CB passes them; TCP_NEW_SYN_RECV is that of a request socket
  * (include/net/tcp_states.h).
  */
 enum {
+	BPF_TCP_FIN_WAIT1 = 4,
 	BPF_TCP_CLOSE = 7,
 	BPF_TCP_NEW_SYN_RECV = 12,
 };

@@ -65,11 +65,45 @@ struct sock_cgroup_data {
 
 struct socket;
 
+struct list_head {
+	struct list_head *next, *prev;
+};
+
+/* include/linux/wait.h */
+struct wait_queue_entry {
+	int (*func)(struct wait_queue_entry *entry, unsigned int mode, int flags, void *key);
+	struct list_head entry;
+};
+
+typedef struct wait_queue_head {
+	struct list_head head;
+} wait_queue_head_t;
+
+struct socket_wq {
+	wait_queue_head_t wait;
+};
+
+typedef struct {
+	int owned;
+} socket_lock_t;
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	struct socket_wq *sk_wq;
+	int sk_rcvlowat;
 	struct socket *sk_socket;
 	kuid_t sk_uid;
 	__u8 sk_kern_sock : 1;
+	__u8 sk_shutdown;
 	unsigned long sk_ino;
 	void *sk_user_data;
 	struct sock_cgroup_data sk_cgrp_data;
@@ -80,6 +114,7 @@ struct inode {
 };
 
 struct file {
+	unsigned int f_flags;
 	struct inode *f_inode;
 };
 
@@ -90,7 +125,12 @@ struct socket {
 /* include/net/inet_connection_sock.h */
 struct tcp_ulp_ops;
 
+struct inet_sock {
+	struct sock sk;
+};
+
 struct inet_connection_sock {
+	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
 };
 
@@ -99,6 +139,10 @@ struct request_sock;
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	__u32 copied_seq;
+	__u32 write_seq;
+	__u32 rcv_nxt;
+	__u32 snd_una;
 	__u8 syn_data : 1;
 	bool is_mptcp;
 	struct request_sock *fastopen_rsk;
@@ -111,10 +155,6 @@ struct tcp_request_sock {
 };
 
 /* include/linux/skmsg.h */
-struct list_head {
-	struct list_head *next, *prev;
-};
-
 struct sk_msg {
 	struct sock *sk;
 };
@@ -122,6 +162,7 @@ struct sk_msg {
 struct sk_psock {
 	struct list_head ingress_msg;
 	__u32 msg_tot_len;
+	refcount_t refcnt;
 };
 
 /* include/linux/filter.h: what struct bpf_sock_ops is inside the kernel */

@@ -127,8 +127,9 @@ named! {
         ForeignSockmap = REASON_FOREIGN_SOCKMAP "foreign_sockmap": "another BPF program holds the socket in a sockmap",
         Detaching = REASON_DETACHING "detaching": "no new connections are taken",
         PeerLate = REASON_PEER_LATE "peer_late": "the first byte was sent before the peer was enrolled",
-        PeerGone = REASON_PEER_GONE "peer_gone": "the peer left the map: closed or retired",
+        PeerGone = REASON_PEER_GONE "peer_gone": "the peer takes no more redirected data: it closed, half-closed or was retired",
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
+        ShutDown = REASON_SHUT_DOWN "shut_down": "the sender had ended its stream: TCP refuses the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Every step leaves a state that works, so that it may be interrupted anywhere and begun again:
 //!
-//! 1. New messages take the kernel path; behind redirected ones that is safe at any byte.
-//! 2. The sock_ops attachment goes: nothing new is enrolled.
-//! 3. Redirects that are under way end ([`crate::quiesce`]).
-//! 4. A socket whose psock queue was read empty leaves the map and is plain TCP again.
-//! 5. When the map is empty the pins go, and with them the maps and programs.
+//! 1. Nothing new is enrolled, and new messages take the kernel path; behind redirected ones that is
+//!    safe at any byte.
+//! 2. Redirects that are under way end ([`crate::quiesce`]).
+//! 3. A socket whose psock queue was read empty leaves the maps and is plain TCP again.
+//! 4. When the map is empty the sock_ops attachment goes, then the pins, and with them the maps and
+//!    programs. Until then the attachment keeps the books of connections that close meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -77,13 +78,13 @@ pub fn detach(
     let ends = Ends::load(&maps)?;
     let before = maps.enrolled().len();
     maps.set_mode(Mode::Detaching)?;
-    unlink(pins)?;
     let mut quiesce = Quiesce::begin()?;
     loop {
         let held = release(&maps, &ends, &quiesce.look())?;
         let left = maps.enrolled().len();
         progress(Progress { before, left });
         if left == 0 {
+            unlink(pins)?;
             pins.remove()?;
             return Ok(Outcome::Done { released: before });
         }

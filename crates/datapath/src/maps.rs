@@ -12,8 +12,8 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 7] = [
-    FIRST, "offers", "conns", "socks", "ends", "totals", "events",
+pub(crate) const SHARED: [&str; 8] = [
+    FIRST, "offers", "conns", "socks", "targets", "ends", "totals", "events",
 ];
 
 const ONLY_KEY: [u8; 4] = [0; 4];
@@ -187,10 +187,11 @@ impl Maps {
         Ok(())
     }
 
-    /// Takes a socket out of the map; `false` when it was not in it any more.
+    /// Takes a socket out of the maps; `false` when it was not enrolled any more.
     ///
     /// Data in its psock queue would be lost: only [`crate::drain`] may know that there is none.
     pub(crate) fn release(&self, own: Handshake) -> Result<bool> {
+        remove(self.get("targets"), own, "the map targets")?;
         remove(self.get("socks"), own, "the map socks")
     }
 }

@@ -92,20 +92,37 @@ fn tasks() -> Result<Vec<PathBuf>> {
 /// (`__lock_sock`, net/core/sock.c) or for memory. So one that sleeps interruptibly or is stopped
 /// is at rest, whatever call it is in; a sender that waits for room is such a one (`wait_woken`).
 fn may_send(task: &Path, ticks_before: Option<u64>) -> Option<u64> {
-    let (state, ticks) = state(task)?;
-    let was_in_user_mode = ticks_before.is_some_and(|before| ticks > before);
-    let may = matches!(state, 'R' | 'D') && !was_in_user_mode && !calls_else(task);
-    (may && !is_frozen(task)).then_some(ticks)
+    let now = Stat::of(task)?;
+    let was_in_user_mode = ticks_before.is_some_and(|before| now.user_ticks > before);
+    let awake = matches!(now.state, 'R' | 'D');
+    let may = awake && !was_in_user_mode && (now.is_kernels || !calls_else(task));
+    (may && !is_frozen(task)).then_some(now.user_ticks)
 }
 
-/// Fields 3 and 14 of `stat` (proc(5)): the state, and the time in user mode in clock ticks.
-fn state(task: &Path) -> Option<(char, u64)> {
-    let stat = fs::read_to_string(task.join("stat")).ok()?;
-    // The name in field 2 may hold spaces and parentheses; what follows the last one is plain.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let ticks = fields.nth(10)?.parse().ok()?;
-    Some((state, ticks))
+/// What `stat` tells of a thread (proc(5)).
+struct Stat {
+    state: char,
+    /// A thread of the kernel or of io_uring: these send without a system call.
+    is_kernels: bool,
+    user_ticks: u64,
+}
+
+impl Stat {
+    /// `None` when the thread is gone.
+    fn of(task: &Path) -> Option<Self> {
+        // include/linux/sched.h: PF_IO_WORKER, PF_USER_WORKER, PF_KTHREAD
+        const WORKERS: u32 = 0x10 | 0x4000 | 0x0020_0000;
+        let stat = fs::read_to_string(task.join("stat")).ok()?;
+        // The name in field 2 may hold spaces and parentheses; what follows the last one is plain.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        let flags: u32 = field(9)?.parse().ok()?;
+        Some(Self {
+            state: field(3)?.chars().next()?,
+            is_kernels: flags & WORKERS != 0,
+            user_ticks: field(14)?.parse().ok()?,
+        })
+    }
 }
 
 /// System calls in which a message can be sent; -1, a thread that stands outside of any, is none.
@@ -131,19 +148,12 @@ fn calls_else(task: &Path) -> bool {
         .split_whitespace()
         .next()
         .and_then(|number| number.parse().ok());
-    number.is_some_and(|number| !SENDING.contains(&number))
-        && !is_io_worker(task)
-        && !is_32_bit(task)
+    number.is_some_and(|number| !SENDING.contains(&number)) && !is_32_bit(task)
 }
 
 /// The cgroup freezer stops threads on their way out of the kernel, and shows them as `D`.
 fn is_frozen(task: &Path) -> bool {
     fs::read_to_string(task.join("wchan")).is_ok_and(|at| at.trim() == "do_freezer_trap")
-}
-
-/// io_uring's threads send without a system call of their own (io_uring/io-wq.c, sqpoll.c).
-fn is_io_worker(task: &Path) -> bool {
-    fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("iou-"))
 }
 
 /// The numbers of a 32-bit process mean other calls.

@@ -23,7 +23,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connections: 65_536,
-            queue_limit: 32 << 20,
+            queue_limit: 4 << 20,
         }
     }
 }
@@ -73,6 +73,7 @@ impl SocketPath {
         let sizes = [
             ("conns", options.connections),
             ("socks", options.connections.saturating_mul(2)),
+            ("targets", options.connections.saturating_mul(2)),
         ];
         for (name, entries) in sizes {
             let mut map = open

@@ -176,6 +176,7 @@ kernel_test! {
         bed.all_redirected(1, 11 + 60)
     }
 
+    /// A blocking socket that ended its direction is sent to over the kernel path: see half_close.rs.
     fn data_goes_on_after_the_other_direction_ended(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;
@@ -185,7 +186,12 @@ kernel_test! {
             one_way(&a, &b, seed(), up, 50_000)?;
             one_way(&b, &a, seed(), down, 50_000)?;
         }
-        bed.all_redirected(4, 5 * LARGE + 2)
+        let totals = bed.emptied()?;
+        expect_connections(&totals, 4);
+        expect_reasons(&totals, &[(Reason::PeerGone, 4)]);
+        assert_eq!(totals.closed_redirected_bytes, 2 * LARGE + 1);
+        assert_eq!(totals.closed_kernel_bytes, 3 * LARGE + 1);
+        Ok(())
     }
 
     /// The client's ACK may still be on its way when connect(2) returns; then the first bytes find

@@ -77,9 +77,9 @@ fn slow_reader(cgroup: &Cgroup, piece: usize) -> Result {
     drop((a, b));
     let totals = bed.emptied()?;
     expect_connections(&totals, 1);
-    expect_reasons(&totals, &[(Reason::QueueFull, 1)]);
-    // What the kernel path refused in between makes the count of its bytes inexact.
-    assert_eq!(totals.closed_redirected_bytes, unread + 500_000);
+    // The direction comes back when the reader has caught up, and may be held back again.
+    assert!(totals.count(Reason::QueueFull) >= 1);
+    assert!(totals.closed_redirected_bytes > unread, "it came back");
     assert!(totals.closed_kernel_bytes > 0);
     Ok(())
 }

@@ -37,13 +37,30 @@ struct {
 	__type(value, struct conn);
 } conns SEC(".maps");
 
-/* The enrolled sockets by their own view of the handshake; user space reads socket cookies. */
+/* The enrolled sockets by their own view of the handshake; user space reads socket cookies. A
+ * socket in here has a psock, and its messages run sk_msg.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
 	__uint(max_entries, 2 * DEFAULT_CONNECTIONS);
 	__type(key, struct handshake);
 	__type(value, __u64);
 } socks SEC(".maps");
+
+/* Those of them that messages may be redirected to. Apart from `socks`, because a socket has to
+ * stop being a target before it can be known that nothing is on its way to it, and keep its psock
+ * until then.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 2 * DEFAULT_CONNECTIONS);
+	__type(key, struct handshake);
+	__type(value, __u64);
+} targets SEC(".maps");
+
+/* Maps that hold an enrolled socket, each with a reference to its psock. */
+#define MAPS_OF_A_SOCKET 2
+#define MAPS_OF_A_LEAVING_SOCKET 1
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

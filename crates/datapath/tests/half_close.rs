@@ -1,0 +1,119 @@
+//! Who ended its own direction still reads as over plain TCP (invariant 2), and cannot send.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use common::{Bed, Result, seed};
+use datapath::abi::Reason;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{pair, stream};
+use testbed::{Cgroup, Node, kernel_test, wait_for};
+
+const ANSWER: u64 = 200_000;
+
+/// Answers when the request has ended, as many a server of one-shot requests does.
+fn serve(mut sock: TcpStream, seed: u64) -> Result {
+    let mut request = Vec::new();
+    sock.read_to_end(&mut request)?;
+    assert_eq!(request, b"request");
+    stream::send(&sock, seed, ANSWER, 4096)?;
+    Ok(())
+}
+
+/// Reads to the end with plain blocking calls: no polling, no deadline, no second try.
+fn read_all(mut sock: &TcpStream) -> std::io::Result<Vec<u8>> {
+    sock.set_read_timeout(None)?;
+    let mut all = Vec::new();
+    let mut buf = [0; 7000];
+    loop {
+        match sock.read(&mut buf)? {
+            0 => return Ok(all),
+            n => all.extend_from_slice(&buf[..n]),
+        }
+    }
+}
+
+fn expected(seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(ANSWER).expect("small")];
+    Pattern::new(seed).fill(&mut bytes);
+    bytes
+}
+
+kernel_test! {
+    fn blocking_read_after_the_request_ended_gets_the_answer(cgroup: &Cgroup) -> Result {
+        const COUNT: u64 = 200;
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for _ in 0..COUNT {
+            let (mut a, b) = pair(&client, &web, web.ip())?;
+            let seed = seed();
+            let server = thread::spawn(move || serve(b, seed));
+            a.write_all(b"request")?;
+            a.shutdown(Shutdown::Write)?;
+            let answer = read_all(&a)?;
+            assert!(answer == expected(seed), "the answer differs");
+            server.join().expect("the server panicked")?;
+        }
+        let totals = bed.emptied()?;
+        assert_eq!(totals.paired, COUNT);
+        assert_eq!(totals.count(Reason::PeerGone), COUNT);
+        Ok(())
+    }
+
+    fn answer_that_was_on_its_way_is_not_lost(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let mut moved = 0;
+        for _ in 0..200 {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            let seed = seed();
+            let server = thread::spawn(move || stream::send(&b, seed, ANSWER, 3000));
+            a.shutdown(Shutdown::Write)?;
+            assert_eq!(stream::verify(&a, seed, 7000)?, ANSWER);
+            server.join().expect("the server panicked")?;
+            moved += ANSWER;
+        }
+        let totals = bed.emptied()?;
+        assert_eq!(totals.closed_redirected_bytes + totals.closed_kernel_bytes, moved);
+        Ok(())
+    }
+
+    fn non_blocking_reader_stays_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        a.set_nonblocking(true)?;
+        a.shutdown(Shutdown::Write)?;
+        let seed = seed();
+        let server = thread::spawn(move || stream::send(&b, seed, ANSWER, 3000));
+        assert_eq!(stream::verify(&a, seed, 7000)?, ANSWER);
+        server.join().expect("the server panicked")?;
+        drop(a);
+        bed.all_redirected(1, ANSWER)
+    }
+
+    fn send_after_shutdown_fails_as_plain_tcp_does(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for non_blocking in [false, true] {
+            let (mut a, mut b) = pair(&client, &web, web.ip())?;
+            a.set_nonblocking(non_blocking)?;
+            a.write_all(b"before")?;
+            a.shutdown(Shutdown::Write)?;
+            let refused = a.write(b"after").expect_err("the stream has ended");
+            assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
+            let mut got = Vec::new();
+            b.read_to_end(&mut got)?;
+            assert_eq!(got, b"before");
+        }
+        wait_for("the end", common::SOON, || bed.enrolled().is_empty())?;
+        Ok(())
+    }
+}

@@ -10,8 +10,6 @@ use serde::Deserialize;
 /// Read when no `--config` is given and it exists.
 pub const DEFAULT_FILE: &str = "/etc/beeline/beeline.toml";
 
-const TCP_RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
-
 /// What a configuration file can say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,9 +26,8 @@ pub struct Config {
 pub struct Socket {
     /// Connections that may be enrolled at once.
     pub connections: Option<Connections>,
-    /// Bytes that may wait unread at one reader, as `"32MiB"` or a number of bytes. The largest
-    /// receive buffer that the kernel gives a TCP socket (third number of
-    /// `net.ipv4.tcp_rmem`) when absent.
+    /// Bytes that may wait unread at one reader before its sender has to wait, as `"4MiB"` or a
+    /// number of bytes.
     pub queue_limit: Option<ByteSize>,
 }
 
@@ -99,11 +96,7 @@ impl Config {
     #[must_use]
     pub fn options(&self) -> Options {
         let defaults = Options::default();
-        let limit = self
-            .socket
-            .queue_limit
-            .map(|size| size.as_u64())
-            .or_else(tcp_rmem_max);
+        let limit = self.socket.queue_limit.map(|size| size.as_u64());
         Options {
             connections: self
                 .socket
@@ -114,16 +107,6 @@ impl Config {
             }),
         }
     }
-}
-
-/// The most a TCP receive buffer grows to on this host, in bytes.
-fn tcp_rmem_max() -> Option<u64> {
-    fs::read_to_string(TCP_RMEM)
-        .ok()?
-        .split_whitespace()
-        .nth(2)?
-        .parse()
-        .ok()
 }
 
 #[cfg(test)]

@@ -79,13 +79,15 @@ impl Load {
     }
 }
 
+/// Non-blocking, so that the peer of one that ended its direction goes on redirecting to it.
 fn pair() -> (TcpStream, TcpStream) {
     let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).expect("loopback listens");
     let client = traffic::connect(addr).expect("loopback connects");
-    (
-        client,
-        traffic::accept(&listener).expect("loopback accepts"),
-    )
+    let server = traffic::accept(&listener).expect("loopback accepts");
+    for sock in [&client, &server] {
+        sock.set_nonblocking(true).expect("a socket has the flag");
+    }
+    (client, server)
 }
 
 fn send(sock: &TcpStream, seed: u64, stop: &AtomicBool, read: &AtomicU64) -> u64 {

@@ -273,6 +273,32 @@ kernel_test! {
         Ok(())
     }
 
+    /// The twin's server finds a client that waits, and an offer: those of the other.
+    fn twin_whose_client_is_elsewhere_is_not_mispaired(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        let held = sides[0].hold()?;
+        let a = sides[0].connect()?;
+        let twin = only(&bed)?;
+        let forged = sides[1].listen_as(twin)?;
+        let elsewhere = Cgroup::create(TEST_CGROUP)?;
+        elsewhere.enter()?;
+        let c = sides[1].connect_as(twin);
+        cgroup.enter()?;
+        let (c, d) = (c?, accept(&forged)?);
+        held.end()?;
+        let b = accept(&real)?;
+        for (a, b) in [(&a, &b), (&c, &d)] {
+            exchange(a, b, BYTES)?;
+        }
+        drop((a, b, c, d));
+        let totals = bed.emptied()?;
+        assert_eq!((totals.enrolled, totals.paired), (1, 0));
+        assert_eq!(totals.closed_redirected_bytes, 0);
+        Ok(())
+    }
+
     fn twins_in_their_handshake_are_not_mispaired(cgroup: &Cgroup) -> Result {
         twins_in_their_handshake(cgroup, 0)
     }

@@ -145,6 +145,8 @@ impl SocketPath {
         let now = boot_time_ns();
         self.maps.change(|settings| {
             settings.mode = Mode::On as u32;
+            // Whoever read events before is gone.
+            settings.tracing = 0;
             if settings.attached_ns == 0 {
                 settings.attached_ns = now;
             }

@@ -31,21 +31,15 @@ struct Cli {
     command: Command,
 }
 
+/// What they do is said at their `Args`.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Load the datapath, or take over the one that is loaded, and serve until stopped
     Run(run::Args),
-    /// Move every connection back to plain TCP and take the datapath off
     Detach(detach::Args),
-    /// Say whether the datapath is on, and what it did
     Status(status::Args),
-    /// List the connections that are enrolled
     Conns(conns::Args),
-    /// Print what happens to connections, as it happens
     Trace(trace::Args),
-    /// Say what this kernel and host can do, and what to do about what is missing
     Doctor(doctor::Args),
-    /// Measure the gain between pods that are made for it, and clean up
     Demo(demo::Args),
 }
 

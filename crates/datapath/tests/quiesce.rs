@@ -118,7 +118,8 @@ kernel_test! {
         assert!(held.iter().any(|held| on_server(held) && matches!(held.by, HeldBy::Sender(_))));
 
         page.come();
-        (locks.join().unwrap(), caught.join().unwrap());
+        locks.join().unwrap();
+        caught.join().unwrap();
         let (mut first, mut second) = ([0; 1000], [1; PAGE]);
         server.read_exact(&mut first).unwrap();
         client.read_exact(&mut second).unwrap();

@@ -15,6 +15,10 @@ use anyhow::Context;
 use facts::Facts;
 use print::Style;
 
+/// Say what this kernel and host can do, and what to do about what is missing.
+///
+/// Tries what the socket path needs rather than trusting a version number. Exits with 0 only if the
+/// socket path can run.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON for programs

@@ -19,7 +19,8 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 /* Whether the memory is still the socket of that cookie, and how much waits unread there. */
 static __always_inline bool peer_unread(struct sock *peer, __u64 cookie, __u32 *unread)
 {
-	if (bpf_ksym_exists(bpf_rdonly_cast) && bpf_core_field_exists(((struct sk_psock *)0)->msg_tot_len)) {
+	if (bpf_ksym_exists(bpf_rdonly_cast) &&
+	    bpf_core_field_exists(((struct sk_psock *)0)->msg_tot_len)) {
 		struct sock *sk = CAST(sock, peer);
 		unsigned long data = (unsigned long)sk->sk_user_data;
 

@@ -159,7 +159,9 @@ kernel_test! {
             let end = read_some(&b, &mut pattern, u64::MAX)?;
             let after = read_some(&b, &mut pattern, u64::MAX)?;
             let write = (&b).write(b"x").map_err(|error| error.kind());
-            Ok((pattern.offset(), end, after, write))
+            // By plain TCP the reset overtakes what was not sent yet, so less may arrive.
+            assert!(pattern.offset() > 0);
+            Ok((end, after, write))
         })
     }
 

@@ -264,6 +264,8 @@ kernel_test! {
         let c = sides[1].connect_as(twin);
         cgroup.enter()?;
         let (c, d) = (c?, accept(&forged)?);
+        // Those of the first; the other end took nothing.
+        assert_eq!(bed.ends()?.len(), 2);
         keep_apart(&bed, &[(&a, &b), (&c, &d)])?;
         drop((a, b, c, d));
         let totals = bed.emptied()?;

@@ -79,7 +79,7 @@ kernel_test! {
                 }
             });
             // Long enough to be blocked or about to: the send buffer is not empty any more.
-            wait_for("a full kernel path", SOON, || unsent(&progress) > 0)?;
+            wait_for("a full kernel path", SOON, || common::unsent(&progress) > 0)?;
             drop(reader);
             let kind = writer.join().expect("the writer panicked");
             assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{kind}");
@@ -120,7 +120,7 @@ kernel_test! {
             // No timeouts: it sleeps as most servers do.
             b.set_read_timeout(None)?;
             let reader = web.spawn(move || b.read(&mut [0; 5]).map_err(|error| error.kind()))?;
-            wait_for("a sleeping reader", SOON, || sleeping_readers() == 1)?;
+            wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
             SockRef::from(&a).set_linger(Some(Duration::ZERO))?;
             drop(a);
             Ok(reader.join()?)
@@ -136,7 +136,7 @@ kernel_test! {
             b.read_exact(&mut [0; 5])?;
             b.set_read_timeout(None)?;
             let reader = web.spawn(move || b.read(&mut [0; 5]).map_err(|error| error.kind()))?;
-            wait_for("a sleeping reader", SOON, || sleeping_readers() == 1)?;
+            wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
             drop(a);
             Ok(reader.join()?)
         })
@@ -240,28 +240,4 @@ fn disconnect(sock: &TcpStream) -> Result {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error().into()),
     }
-}
-
-/// Bytes in the send queue that the peer's kernel has not acknowledged or the window forbids.
-fn unsent(sock: &TcpStream) -> i32 {
-    use std::os::fd::AsRawFd;
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ writes one integer to a live place.
-    let done = unsafe { libc::ioctl(sock.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if done == 0 { bytes } else { 0 }
-}
-
-/// Threads of this process that sleep in a read.
-fn sleeping_readers() -> usize {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
-        return 0;
-    };
-    tasks
-        .flatten()
-        .filter(|task| {
-            let of = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
-            let call: Option<i64> = of("syscall").split(' ').next().and_then(|n| n.parse().ok());
-            matches!(call, Some(libc::SYS_read | libc::SYS_recvfrom)) && of("wchan") == "wait_woken"
-        })
-        .count()
 }

@@ -315,3 +315,26 @@ pub fn set_option(sock: impl AsFd, level: i32, name: i32, value: i32) -> io::Res
         Err(io::Error::last_os_error())
     }
 }
+
+/// Bytes in the send queue that the peer's kernel has not acknowledged or the window forbids.
+pub fn unsent(sock: &TcpStream) -> i32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one integer to a live place.
+    let done = unsafe { libc::ioctl(sock.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 { bytes } else { 0 }
+}
+
+/// Threads of this process that sleep in a read.
+pub fn sleeping_readers() -> usize {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return 0;
+    };
+    tasks
+        .flatten()
+        .filter(|task| {
+            let of = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let call: Option<i64> = of("syscall").split(' ').next().and_then(|n| n.parse().ok());
+            matches!(call, Some(libc::SYS_read | libc::SYS_recvfrom)) && of("wchan") == "wait_woken"
+        })
+        .count()
+}

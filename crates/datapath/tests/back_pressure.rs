@@ -1,0 +1,250 @@
+//! The way to the kernel path and back when a reader is behind (invariants 1, 2, 5).
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::thread;
+
+use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, seed};
+use datapath::abi::{Mode, Reason, TxPath};
+use datapath::socket::Options;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{pair, stream};
+use testbed::{Cgroup, Node, kernel_test, wait_for};
+
+const LIMIT: u32 = 1 << 20;
+
+/// include/uapi/linux/tcp.h
+const TCP_NOTSENT_LOWAT: i32 = 25;
+
+fn bed(cgroup: &Cgroup) -> Result<Bed> {
+    let queue_limit = LIMIT;
+    Bed::with(
+        cgroup,
+        Options {
+            queue_limit,
+            ..Options::default()
+        },
+    )
+}
+
+/// Writes without blocking until the socket refuses more. Returns how much it took.
+fn fill(sock: &mut TcpStream, pattern: &mut Pattern) -> Result<u64> {
+    sock.set_nonblocking(true)?;
+    let mut buf = vec![0; 4096];
+    let mut sent = 0;
+    loop {
+        let mut next = pattern.clone();
+        next.fill(&mut buf);
+        match sock.write(&buf) {
+            Ok(n) => {
+                pattern.fill(&mut buf[..n]);
+                sent += n as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    sock.set_nonblocking(false)?;
+    Ok(sent)
+}
+
+fn read_exactly(mut sock: &TcpStream, pattern: &mut Pattern, len: u64) -> Result {
+    let mut got = vec![0; usize::try_from(len)?];
+    sock.read_exact(&mut got)?;
+    assert_eq!(pattern.differs(&got), None);
+    Ok(())
+}
+
+/// What the client's end has sent: past the stack, and through it.
+fn sent(bed: &Bed) -> Result<(u64, u64)> {
+    let ends = bed.ends()?;
+    let client = ends
+        .iter()
+        .find(|end| end.end.is_client == 1)
+        .ok_or("no client")?;
+    Ok((client.end.redirected_bytes, client.end.kernel_bytes))
+}
+
+fn low_water(sock: &TcpStream) -> i32 {
+    let (mut value, mut len): (libc::c_int, libc::socklen_t) = (0, 4);
+    // SAFETY: the pointers are those of live integers, and `len` is the size of the value.
+    let done = unsafe {
+        let to = (&raw mut value).cast();
+        libc::getsockopt(
+            sock.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_NOTSENT_LOWAT,
+            to,
+            &mut len,
+        )
+    };
+    assert_eq!(done, 0);
+    value
+}
+
+/// Receives with MSG_WAITALL.
+fn receive_all(sock: &TcpStream, len: usize) -> Vec<u8> {
+    let mut buf = vec![0_u8; len];
+    // SAFETY: the buffer is as long as said.
+    let n = unsafe {
+        libc::recv(
+            sock.as_raw_fd(),
+            buf.as_mut_ptr().cast(),
+            len,
+            libc::MSG_WAITALL,
+        )
+    };
+    buf.truncate(usize::try_from(n).expect("no error"));
+    buf
+}
+
+kernel_test! {
+    fn direction_comes_back_when_the_reader_has_caught_up(cgroup: &Cgroup) -> Result {
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        for round in 1..=5 {
+            let filled = fill(&mut a, &mut to_b)?;
+            assert_eq!(bed.totals()?.count(Reason::QueueFull), round);
+            read_exactly(&b, &mut at_b, filled)?;
+            let before = sent(&bed)?;
+            stream::send_from(&a, &mut to_b, 10_000, 1000)?;
+            let after = sent(&bed)?;
+            assert_eq!((after.0 - before.0, after.1), (10_000, before.1), "round {round}");
+            read_exactly(&b, &mut at_b, 10_000)?;
+        }
+        Ok(())
+    }
+
+    /// One unread byte of the kernel path is enough to keep a direction there.
+    fn direction_does_not_come_back_before_the_last_byte_is_read(cgroup: &Cgroup) -> Result {
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let filled = fill(&mut a, &mut to_b)?;
+        read_exactly(&b, &mut at_b, filled - 1)?;
+        let before = sent(&bed)?;
+        stream::send_from(&a, &mut to_b, 1000, 100)?;
+        assert_eq!(sent(&bed)?, (before.0, before.1 + 1000));
+        read_exactly(&b, &mut at_b, 1001)?;
+        Ok(())
+    }
+
+    /// Nor before bytes that did not even arrive.
+    fn direction_does_not_come_back_before_the_last_byte_is_acknowledged(cgroup: &Cgroup) -> Result {
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let lost = Dropping::arriving(&web, PLAIN_ACKS)?;
+        while bed.totals()?.count(Reason::QueueFull) == 0 {
+            stream::send_from(&a, &mut to_b, 4096, 4096)?;
+        }
+        let before = sent(&bed)?;
+        read_exactly(&b, &mut at_b, before.0)?;
+        stream::send_from(&a, &mut to_b, 1000, 1000)?;
+        assert_eq!(sent(&bed)?, (before.0, before.1 + 1000));
+        lost.end()?;
+        read_exactly(&b, &mut at_b, before.1 + 1000)?;
+        Ok(())
+    }
+
+    fn reader_asleep_in_a_native_read_is_not_passed_by(cgroup: &Cgroup) -> Result {
+        const MORE: usize = 1000;
+        let _bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let filled = fill(&mut a, &mut to_b)?;
+        let through_the_stack = 1500;
+        read_exactly(&b, &mut at_b, filled - through_the_stack)?;
+        b.set_read_timeout(None)?;
+        let len = usize::try_from(through_the_stack)? + MORE;
+        let (tell, told) = std::sync::mpsc::channel();
+        let reader = thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero()).expect("the test waits");
+            (receive_all(&b, len), b)
+        });
+        let wchan = format!("/proc/self/task/{}/wchan", told.recv()?);
+        wait_for("the reader to sleep", SOON, || {
+            std::fs::read_to_string(&wchan).is_ok_and(|at| at.contains("wait_woken"))
+        })?;
+        stream::send_from(&a, &mut to_b, MORE as u64, MORE)?;
+        let (got, _b) = reader.join().expect("the reader panicked");
+        assert_eq!((got.len(), at_b.differs(&got)), (len, None));
+        Ok(())
+    }
+
+    fn sender_waits_between_messages_only_while_the_reader_is_behind(cgroup: &Cgroup) -> Result {
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        assert_eq!(low_water(&a), 0);
+        let filled = fill(&mut a, &mut to_b)?;
+        // Reading brings the acknowledgement with which it is set.
+        read_exactly(&b, &mut at_b, filled)?;
+        wait_for("the low-water mark", SOON, || low_water(&a) == 1)?;
+        bed.set_mode(Mode::Detaching)?;
+        stream::send_from(&a, &mut to_b, 1000, 1000)?;
+        read_exactly(&b, &mut at_b, 1000)?;
+        wait_for("the kernel's default", SOON, || low_water(&a) == 0)?;
+        Ok(())
+    }
+
+    fn low_water_mark_of_the_program_itself_stays(cgroup: &Cgroup) -> Result {
+        let _bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, _b) = pair(&client, &web, web.ip())?;
+        common::set_option(&a, libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT, 5000)?;
+        fill(&mut a, &mut Pattern::new(1))?;
+        assert_eq!(low_water(&a), 5000);
+        Ok(())
+    }
+
+    /// Its sender would wait for room, and so wake it, and it would return EAGAIN.
+    fn blocking_reader_sleeps_on_while_its_peer_is_behind(cgroup: &Cgroup) -> Result {
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        a.set_read_timeout(None)?;
+        let mut reads = a.try_clone()?;
+        let reader = thread::spawn(move || -> std::io::Result<[u8; 6]> {
+            let mut answer = [0; 6];
+            reads.read_exact(&mut answer)?;
+            Ok(answer)
+        });
+        wait_for("the reader to sleep", SOON, || {
+            let tasks = std::fs::read_dir("/proc/self/task").expect("own threads");
+            tasks.flatten().any(|task| {
+                std::fs::read_to_string(task.path().join("wchan")).is_ok_and(|at| at.contains("wait_woken"))
+            })
+        })?;
+        let much = 4 * u64::from(LIMIT);
+        stream::send(&a, seed, much, 10_000)?;
+        let ends = bed.ends()?;
+        assert!(ends.iter().all(|end| end.end.tx != TxPath::Kernel as u8), "it is not held back");
+        read_exactly(&b, &mut Pattern::new(seed), much)?;
+        (&b).write_all(b"answer")?;
+        assert_eq!(reader.join().expect("the reader panicked")?, *b"answer");
+        Ok(())
+    }
+}

@@ -102,6 +102,7 @@ impl Config {
                 .socket
                 .connections
                 .map_or(defaults.connections, |c| c.0),
+            memory_limit: defaults.memory_limit,
             queue_limit: limit.map_or(defaults.queue_limit, |bytes| {
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             }),

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 2,
+	BEELINE_ABI = 3,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -60,6 +60,7 @@ struct settings {
 	__u32 queue_limit; /* bytes that may wait unread at one reader before the kernel path */
 	__u32 tracing; /* not 0: somebody reads `events` */
 	__u64 attached_ns; /* CLOCK_BOOTTIME when the datapath was first attached */
+	__u64 memory_limit; /* pages of TCP memory on the host before the kernel path */
 };
 
 /* Where a direction's next message goes. */
@@ -161,7 +162,7 @@ struct end_record {
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
-_Static_assert(sizeof(struct settings) == 24, "settings");
+_Static_assert(sizeof(struct settings) == 32, "settings");
 _Static_assert(sizeof(struct end) == 64, "end: one cache line");
 _Static_assert(sizeof(struct conn) == 32, "conn");
 _Static_assert(sizeof(struct offer) == 16, "offer");

@@ -351,6 +351,7 @@ static __always_inline enum reason hold_back(struct sk_msg_md *msg, struct tcp_s
 	struct sock *sk = BPF_CORE_READ((struct sk_msg *)(void *)msg, sk);
 	struct settings *set = get_settings();
 	__u32 unread;
+	__s64 pages;
 
 	if (!set || set->mode == MODE_DETACHING)
 		return REASON_RETIRED;
@@ -361,6 +362,12 @@ static __always_inline enum reason hold_back(struct sk_msg_md *msg, struct tcp_s
 		return REASON_ULP;
 	if (!peer_unread((struct sock *)end->peer_sk, end->peer_cookie, &unread))
 		return REASON_PEER_GONE;
+	/* Invariant 5, for all queues together: they count as TCP memory, and when the kernel has none
+	 * left for a redirect it says ENOMEM, where TCP would let the sender wait.
+	 */
+	pages = own->inet_conn.icsk_inet.sk.__sk_common.skc_prot->memory_allocated->counter;
+	if (pages > (__s64)set->memory_limit)
+		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
 	if (unread > set->queue_limit && (unread / PATIENCE > set->queue_limit || !sleepers(sk)))
 		return REASON_QUEUE_FULL;

@@ -38,6 +38,10 @@ struct in6_addr {
 };
 
 /* include/net/sock.h */
+struct proto {
+	atomic64_t *memory_allocated; /* pages, of all sockets */
+};
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -45,6 +49,7 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	struct proto *skc_prot;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;

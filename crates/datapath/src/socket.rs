@@ -17,6 +17,21 @@ pub struct Options {
     pub connections: u32,
     /// Bytes that may wait unread at one reader before its sender is left to the kernel path.
     pub queue_limit: u32,
+    /// Pages of TCP memory that may be in use on the whole host before every sender is left to the
+    /// kernel path; see [`memory_limit`].
+    pub memory_limit: u64,
+}
+
+/// Three quarters of what the kernel lets TCP use without a thought: the first number of
+/// `net.ipv4.tcp_mem`, in pages.
+#[must_use]
+pub fn memory_limit() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").unwrap_or_default();
+    let low: Option<u64> = text
+        .split_whitespace()
+        .next()
+        .and_then(|pages| pages.parse().ok());
+    low.map_or(u64::MAX, |pages| pages / 4 * 3)
 }
 
 impl Default for Options {
@@ -24,6 +39,7 @@ impl Default for Options {
         Self {
             connections: 65_536,
             queue_limit: 4 << 20,
+            memory_limit: memory_limit(),
         }
     }
 }
@@ -92,6 +108,7 @@ impl SocketPath {
         maps.change(|settings| {
             settings.abi = ABI;
             settings.queue_limit = options.queue_limit;
+            settings.memory_limit = options.memory_limit;
         })?;
         Ok(Self {
             object,

@@ -185,7 +185,6 @@ kernel_test! {
     }
 
     /// The same thread sends and receives on both sides, so both queues grow as far as they may.
-    #[ignore = "fails when run four times at once: queues of 64 MiB fill tcp_mem, and send gets ENOMEM"]
     fn iperf3_both_ways_without_limit_works(cgroup: &Cgroup) -> Result {
         let (totals, received) = iperf3(cgroup, &["-t", "1", "--bidir"])?;
         assert_eq!(totals.paired, 3);

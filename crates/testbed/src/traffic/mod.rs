@@ -69,7 +69,16 @@ pub fn connect(addr: impl Into<SocketAddr>) -> Result<TcpStream> {
 /// [`Error::Os`](crate::Error::Os) when it is refused or not answered.
 pub fn connect_deadline(addr: impl Into<SocketAddr>, deadline: Duration) -> Result<TcpStream> {
     let addr = addr.into();
-    TcpStream::connect_timeout(&addr, deadline)
+    let until = Instant::now() + deadline;
+    let connected = loop {
+        match TcpStream::connect_timeout(&addr, deadline) {
+            // Nobody answered ARP: on a busy machine the answers of a new link may come too late.
+            Err(error)
+                if error.kind() == ErrorKind::HostUnreachable && Instant::now() < until => {}
+            other => break other,
+        }
+    };
+    connected
         .and_then(|sock| bounded(&sock).map(|()| sock))
         .tried(PEER, || format!("connect to {addr}"))
 }

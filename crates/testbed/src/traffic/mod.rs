@@ -73,8 +73,7 @@ pub fn connect_deadline(addr: impl Into<SocketAddr>, deadline: Duration) -> Resu
     let connected = loop {
         match TcpStream::connect_timeout(&addr, deadline) {
             // Nobody answered ARP: on a busy machine the answers of a new link may come too late.
-            Err(error)
-                if error.kind() == ErrorKind::HostUnreachable && Instant::now() < until => {}
+            Err(error) if error.kind() == ErrorKind::HostUnreachable && Instant::now() < until => {}
             other => break other,
         }
     };

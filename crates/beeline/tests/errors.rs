@@ -98,7 +98,8 @@ kernel_test! {
             fs::remove_file(path).unwrap();
         }
         let said = beeline.fails(&["run", "--config", "/nonexistent/beeline.toml"]);
-        assert!(said.contains("/nonexistent/beeline.toml") && said.contains("No such file"));
+        assert!(said.contains("/nonexistent/beeline.toml"), "{said}");
+        assert_eq!(said.matches("No such file").count(), 1, "the cause is said once: {said}");
         assert!(beeline.is_gone());
     }
 

@@ -6,6 +6,7 @@ pub mod load;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -108,7 +109,9 @@ impl Beeline {
             }
         }
         let control = Path::new("/run").join(&self.instance).join("control.sock");
-        wait_for("the control socket", SOON, || control.exists()).expect("the agent serves");
+        // Its file is there before it listens.
+        let listens = || UnixStream::connect(&control).is_ok();
+        wait_for("the control socket", SOON, listens).expect("the agent serves");
         Agent { child, said }
     }
 

@@ -6,6 +6,7 @@ use std::fs;
 
 use common::{Bed, LARGE, Result, SOON, Sums, expect_reasons};
 use datapath::abi::{Reason, Totals};
+use datapath::socket::Options;
 use testbed::process::NsCommand;
 use testbed::traffic::pattern::Pattern;
 use testbed::{Cgroup, ChildGuard, NetNs, Node, Pod, kernel_test, wait_for};
@@ -83,8 +84,7 @@ fn redirected(bed: &Bed, connections: u64, bytes: u64) -> Result<Totals> {
 }
 
 /// Runs iperf3 with these arguments; returns the sums, and how many bytes it received.
-fn iperf3(cgroup: &Cgroup, args: &[&str]) -> Result<(Totals, u64)> {
-    let bed = Bed::on(cgroup)?;
+fn iperf3(bed: &Bed, args: &[&str]) -> Result<(Totals, u64)> {
     let (_node, web, client) = pods()?;
     let server = serve(&web, "iperf3", &["-s", "-1"], 5201)?;
     let to = web.ip().to_string();
@@ -101,7 +101,7 @@ fn iperf3(cgroup: &Cgroup, args: &[&str]) -> Result<(Totals, u64)> {
 
 /// All of iperf3's connections are enrolled, and nothing of what it sent went through the stack.
 fn iperf3_redirected(cgroup: &Cgroup, args: &[&str], connections: u64) -> Result {
-    let (totals, received) = iperf3(cgroup, args)?;
+    let (totals, received) = iperf3(&Bed::on(cgroup)?, args)?;
     let late = totals.count(Reason::PeerLate);
     expect_reasons(&totals, &[(Reason::PeerLate, late)]);
     assert_eq!(totals.paired, connections, "{}", Sums(&totals));
@@ -175,7 +175,7 @@ kernel_test! {
 
     /// As fast as it can, for a second: the reader may fall behind, nothing else may happen.
     fn iperf3_without_limit_works(cgroup: &Cgroup) -> Result {
-        let (totals, received) = iperf3(cgroup, &["-t", "1"])?;
+        let (totals, received) = iperf3(&Bed::with(cgroup, Options::default())?, &["-t", "1"])?;
         let of = |reason| (reason, totals.count(reason));
         expect_reasons(&totals, &[of(Reason::PeerLate), of(Reason::QueueFull)]);
         assert_eq!(totals.paired, 2);
@@ -186,7 +186,7 @@ kernel_test! {
 
     /// The same thread sends and receives on both sides, so both queues grow as far as they may.
     fn iperf3_both_ways_without_limit_works(cgroup: &Cgroup) -> Result {
-        let (totals, received) = iperf3(cgroup, &["-t", "1", "--bidir"])?;
+        let (totals, received) = iperf3(&Bed::with(cgroup, Options::default())?, &["-t", "1", "--bidir"])?;
         assert_eq!(totals.paired, 3);
         assert!(totals.closed_redirected_bytes + totals.closed_kernel_bytes >= received);
         Ok(())

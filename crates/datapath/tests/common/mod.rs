@@ -40,11 +40,12 @@ impl Bed {
     /// Attaches with the default options, but with room for all that a test sends at once: whether
     /// a reader falls behind is up to the scheduler.
     pub fn on(cgroup: &Cgroup) -> Result<Self> {
-        let queue_limit = 1 << 30;
+        let (queue_limit, memory_limit) = (1 << 30, u64::MAX);
         Self::with(
             cgroup,
             Options {
                 queue_limit,
+                memory_limit,
                 ..Options::default()
             },
         )

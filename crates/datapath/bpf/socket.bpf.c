@@ -366,7 +366,7 @@ static __always_inline enum reason hold_back(struct sk_msg_md *msg, struct tcp_s
 	 * left for a redirect it says ENOMEM, where TCP would let the sender wait.
 	 */
 	pages = own->inet_conn.icsk_inet.sk.__sk_common.skc_prot->memory_allocated->counter;
-	if (pages > (__s64)set->memory_limit)
+	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
 	if (unread > set->queue_limit && (unread / PATIENCE > set->queue_limit || !sleepers(sk)))

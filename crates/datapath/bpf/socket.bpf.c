@@ -130,7 +130,7 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 	}
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
 					       BPF_SOCK_OPS_RTT_CB_FLAG);
-	sums->enrolled++;
+	add(&sums->enrolled, 1);
 	emit(sk, end, EVENT_ENROLLED, REASON_NONE);
 	return REASON_NONE;
 }
@@ -192,7 +192,7 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	conn->server_cookie = bpf_get_socket_cookie(ops);
 	conn->server_sk = (__u64)sk;
 	if (sums)
-		sums->paired++;
+		add(&sums->paired, 1);
 	emit(sk, own_end(ops), EVENT_PAIRED, REASON_NONE);
 	return REASON_NONE;
 }
@@ -234,10 +234,10 @@ static __always_inline void closed(struct sock *sk, struct end *end)
 		return;
 	end->closed = 1;
 	bpf_map_delete_elem(&conns, &client);
-	sums->closed++;
-	sums->closed_redirected_bytes += end->redirected_bytes;
-	sums->closed_redirected_msgs += end->redirected_msgs;
-	sums->closed_kernel_bytes += end->kernel_bytes;
+	add(&sums->closed, 1);
+	add(&sums->closed_redirected_bytes, end->redirected_bytes);
+	add(&sums->closed_redirected_msgs, end->redirected_msgs);
+	add(&sums->closed_kernel_bytes, end->kernel_bytes);
 	emit(sk, end, EVENT_CLOSED, end->tx_reason);
 }
 

@@ -11,7 +11,7 @@ static __always_inline void count_reason(enum reason reason)
 	struct totals *sums = get_totals();
 
 	if (sums && reason < REASON_COUNT)
-		sums->reasons[reason]++;
+		add(&sums->reasons[reason], 1);
 }
 
 /* Out of line: events are rare, and a sock_ops program sends several kinds of them. */
@@ -25,7 +25,7 @@ static __noinline int emit(struct sock *sk, struct end *end, __u32 kind, __u32 r
 		return 0;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
-		sums->lost_events++;
+		add(&sums->lost_events, 1);
 		return 0;
 	}
 	__builtin_memset(event, 0, sizeof(*event));

@@ -95,4 +95,10 @@ static __always_inline struct totals *get_totals(void)
 	return bpf_map_lookup_elem(&totals, &zero);
 }
 
+/* Per-CPU is not enough: a softirq may count on the same CPU between load and store. */
+static __always_inline void add(__u64 *sum, __u64 count)
+{
+	__sync_fetch_and_add(sum, count);
+}
+
 #endif

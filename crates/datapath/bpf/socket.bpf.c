@@ -345,10 +345,8 @@ static __noinline int find_peer(struct end *end)
 #define PATIENCE 16
 
 /* Why the next message of this end must not be redirected, if so. */
-static __always_inline enum reason hold_back(struct sk_msg_md *msg, struct tcp_sock *own,
-					     struct end *end)
+static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end)
 {
-	struct sock *sk = BPF_CORE_READ((struct sk_msg *)(void *)msg, sk);
 	struct settings *set = get_settings();
 	__u32 unread;
 	__s64 pages;
@@ -369,7 +367,8 @@ static __always_inline enum reason hold_back(struct sk_msg_md *msg, struct tcp_s
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	if (unread > set->queue_limit && (unread / PATIENCE > set->queue_limit || !sleepers(sk)))
+	if (unread > set->queue_limit &&
+	    (unread / PATIENCE > set->queue_limit || !sleepers((struct sock *)own)))
 		return REASON_QUEUE_FULL;
 	return REASON_NONE;
 }
@@ -425,7 +424,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		if (reason)
 			return over_kernel_path(msg, end, reason);
 	}
-	reason = hold_back(msg, own, end);
+	reason = hold_back(own, end);
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);

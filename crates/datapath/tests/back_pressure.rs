@@ -2,12 +2,12 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::thread;
 
-use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, seed};
+use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, seed, sleeping_readers};
 use datapath::abi::{Mode, Reason, TxPath};
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
@@ -30,23 +30,9 @@ fn bed(cgroup: &Cgroup) -> Result<Bed> {
     )
 }
 
-/// Writes without blocking until the socket refuses more. Returns how much it took.
+/// Writes 4 KiB at a time until the socket refuses more, and makes it block again.
 fn fill(sock: &mut TcpStream, pattern: &mut Pattern) -> Result<u64> {
-    sock.set_nonblocking(true)?;
-    let mut buf = vec![0; 4096];
-    let mut sent = 0;
-    loop {
-        let mut next = pattern.clone();
-        next.fill(&mut buf);
-        match sock.write(&buf) {
-            Ok(n) => {
-                pattern.fill(&mut buf[..n]);
-                sent += n as u64;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let sent = common::fill(sock, pattern, 4096)?;
     sock.set_nonblocking(false)?;
     Ok(sent)
 }
@@ -173,15 +159,8 @@ kernel_test! {
         read_exactly(&b, &mut at_b, filled - through_the_stack)?;
         b.set_read_timeout(None)?;
         let len = usize::try_from(through_the_stack)? + MORE;
-        let (tell, told) = std::sync::mpsc::channel();
-        let reader = thread::spawn(move || {
-            tell.send(rustix::thread::gettid().as_raw_nonzero()).expect("the test waits");
-            (receive_all(&b, len), b)
-        });
-        let wchan = format!("/proc/self/task/{}/wchan", told.recv()?);
-        wait_for("the reader to sleep", SOON, || {
-            std::fs::read_to_string(&wchan).is_ok_and(|at| at.contains("wait_woken"))
-        })?;
+        let reader = thread::spawn(move || (receive_all(&b, len), b));
+        wait_for("the reader to sleep", SOON, || sleeping_readers() == 1)?;
         stream::send_from(&a, &mut to_b, MORE as u64, MORE)?;
         let (got, _b) = reader.join().expect("the reader panicked");
         assert_eq!((got.len(), at_b.differs(&got)), (len, None));
@@ -232,12 +211,7 @@ kernel_test! {
             reads.read_exact(&mut answer)?;
             Ok(answer)
         });
-        wait_for("the reader to sleep", SOON, || {
-            let tasks = std::fs::read_dir("/proc/self/task").expect("own threads");
-            tasks.flatten().any(|task| {
-                std::fs::read_to_string(task.path().join("wchan")).is_ok_and(|at| at.contains("wait_woken"))
-            })
-        })?;
+        wait_for("the reader to sleep", SOON, || sleeping_readers() == 1)?;
         let much = 4 * u64::from(LIMIT);
         stream::send(&a, seed, much, 10_000)?;
         let ends = bed.ends()?;

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
 
-use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, seed};
+use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, fill, seed};
 use datapath::abi::Reason;
 use datapath::socket::Options;
 use socket2::SockRef;
@@ -18,25 +18,6 @@ use testbed::{Cgroup, Node, kernel_test, wait_for};
 const MESSAGE: u64 = 17 << 15;
 /// Most that the kernel path holds: tcp_wmem and tcp_rmem, both doubled.
 const BUFFERS: u64 = 80 << 20;
-
-/// Writes until the socket refuses more. Returns how much it took.
-fn fill(sock: &mut TcpStream, pattern: &mut Pattern, piece: usize) -> Result<u64> {
-    sock.set_nonblocking(true)?;
-    let mut piece = vec![0; piece];
-    let mut sent = 0;
-    loop {
-        let mut next = pattern.clone();
-        next.fill(&mut piece);
-        match sock.write(&piece) {
-            Ok(n) => {
-                pattern.fill(&mut piece[..n]);
-                sent += n as u64;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(sent),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
 
 /// A reader that does not read, for writes of this size; then it does.
 fn slow_reader(cgroup: &Cgroup, piece: usize) -> Result {

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // every test file uses its own part of it
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd};
@@ -295,6 +295,25 @@ fn read_exactly(
     done?;
     assert_eq!(traffic::read(sock, &mut [0])?, 0, "more than was sent");
     Ok(())
+}
+
+/// Makes the socket non-blocking and writes until it refuses more. Returns how much it took.
+pub fn fill(sock: &mut TcpStream, pattern: &mut Pattern, piece: usize) -> Result<u64> {
+    sock.set_nonblocking(true)?;
+    let mut piece = vec![0; piece];
+    let mut sent = 0;
+    loop {
+        let mut next = pattern.clone();
+        next.fill(&mut piece);
+        match sock.write(&piece) {
+            Ok(n) => {
+                pattern.fill(&mut piece[..n]);
+                sent += n as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(sent),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// A socket option of an integer value that neither std nor socket2 knows.

@@ -4,6 +4,7 @@ mod conns;
 mod demo;
 mod detach;
 mod doctor;
+mod measure;
 mod output;
 mod run;
 mod status;

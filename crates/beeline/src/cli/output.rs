@@ -33,3 +33,47 @@ pub(super) fn table(header: &[&str]) -> Table {
 pub(super) fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
 }
+
+/// A size for people, exact for those that are measured.
+pub(super) fn size(bytes: usize) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        _ => format!("{} KiB", bytes / 1024),
+    }
+}
+
+/// About three digits; more are noise.
+pub(super) fn digits(value: f64) -> String {
+    let decimals = match value {
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// Rounded down: 100 % means every byte.
+pub(super) fn percent(share: f64) -> String {
+    if share == 1.0 {
+        "100 %".into()
+    } else {
+        format!("{:.2} %", (share * 1e4).floor() / 1e2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{digits, percent};
+
+    #[test]
+    fn three_digits_at_any_size() {
+        assert_eq!([4.271, 42.71, 4271.4].map(digits), ["4.27", "42.7", "4271"]);
+    }
+
+    #[test]
+    fn hundred_percent_means_every_byte() {
+        assert_eq!(percent(1.0), "100 %");
+        assert_eq!(percent(0.999_999_9), "99.99 %");
+        assert_eq!(percent(0.0), "0.00 %");
+    }
+}

@@ -2,6 +2,10 @@
 
 use serde::Serialize;
 
+use crate::cli::measure::bed::Topology;
+use crate::cli::measure::traffic::Load;
+use crate::cli::output;
+
 /// A way from the client's pod to the server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -15,12 +19,12 @@ pub(super) enum Scenario {
 }
 
 impl Scenario {
-    /// TCP connections in a row from client to server.
-    pub(super) fn hops(self) -> u64 {
+    /// What it is made of.
+    pub(super) fn topology(self) -> Topology {
         match self {
-            Self::Pod | Self::Service => 1,
-            // Client to its sidecar, sidecar to sidecar, sidecar to server.
-            Self::Sidecar => 3,
+            Self::Pod => Topology::Bridge,
+            Self::Service => Topology::Service,
+            Self::Sidecar => Topology::Sidecar,
         }
     }
 
@@ -30,26 +34,6 @@ impl Scenario {
             Self::Pod => "pod to pod",
             Self::Service => "service",
             Self::Sidecar => "sidecars",
-        }
-    }
-}
-
-/// What client and server do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Load {
-    /// One request at a time, answered with itself.
-    Rr,
-    /// The client writes all the time, the server reads.
-    Stream,
-}
-
-impl Load {
-    /// As in JSON.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Stream => "stream",
         }
     }
 }
@@ -67,20 +51,11 @@ impl Cell {
     /// "pod to pod, rr 64 B"
     pub(super) fn title(self) -> String {
         let (scenario, load) = (self.scenario.title(), self.load.name());
-        format!("{scenario}, {load} {}", size(self.size))
+        format!("{scenario}, {load} {}", output::size(self.size))
     }
 }
 
-/// A size for people, exact for those that the demo uses.
-pub(super) fn size(bytes: usize) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        _ => format!("{} KiB", bytes / 1024),
-    }
-}
-
-/// All cells in the order in which they are measured. Sidecars come last: once their rules are
-/// there, the pods have NAT of their own, which costs the other scenarios.
+/// All cells in the order in which they are measured.
 pub(super) fn all() -> Vec<Cell> {
     let mut cells = Vec::new();
     for scenario in [Scenario::Pod, Scenario::Service, Scenario::Sidecar] {

@@ -1,30 +1,23 @@
 //! `beeline demo`
 
-mod bed;
 mod cells;
-mod host;
-mod measure;
 mod report;
-mod stop;
+mod rounds;
 mod table;
-mod traffic;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use datapath::socket::{Options, SocketPath};
+use anyhow::{Context, Result};
 use testbed::Cgroup;
 
-use self::bed::Bed;
-use self::host::Cores;
-use self::measure::Bench;
 use self::report::Report;
-use self::stop::{Interrupted, Stop};
+use self::rounds::Rounds;
+use super::measure::host::Cores;
+use super::measure::stop::Stop;
+use super::measure::switch::Switch;
+use super::measure::{ended, need_root, turn_length};
 use super::output;
-
-/// What a shell expects of a program that ended because of Ctrl-C.
-const INTERRUPTED: u8 = 130;
 
 /// Measure the gain between pods that are made for it, and clean up.
 ///
@@ -59,34 +52,15 @@ pub(super) struct Args {
     duration: Duration,
 }
 
-/// A duration with a unit, or milliseconds.
-fn turn_length(text: &str) -> Result<Duration, String> {
-    let millis = text.parse().map(Duration::from_millis);
-    let length = millis
-        .or_else(|_| humantime::parse_duration(text))
-        .map_err(|e| e.to_string())?;
-    let fits = (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&length);
-    fits.then_some(length)
-        .ok_or_else(|| "a turn takes from 10ms to 60s".into())
-}
-
 /// Measures, cleans up, prints.
 ///
 /// # Errors
 /// When something that the demo needs is missing or refused. Whatever was made is removed first.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "`beeline demo` loads BPF programs and makes network namespaces; run it as root: \
-         sudo beeline demo"
-    );
+    need_root("demo")?;
     let stop = Stop::on_signals()?;
     match measured(args, &stop) {
-        Err(error) if error.is::<Interrupted>() => {
-            eprintln!("{error}");
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-        Err(error) => Err(error),
+        Err(error) => ended(error),
         Ok(report) => {
             if args.json {
                 output::json(&report)?;
@@ -104,21 +78,7 @@ fn measured(args: &Args, stop: &Stop) -> Result<Report> {
     // Declared first, so dropped last: this process leaves the cgroup when all else is gone.
     let cgroup = Cgroup::create("beeline-demo").context("cannot make a cgroup for the demo")?;
     cgroup.enter()?;
-    host::refuse_attached(cgroup.path())?;
-    let path = SocketPath::load(Options::default())?;
-    let bed = Bed::new(cores, args.services).map_err(explain)?;
-    let mut bench = Bench::new(args, bed, path, cgroup.path(), stop);
-    let cells = bench.all()?;
+    let switch = Switch::new(&cgroup)?;
+    let cells = Rounds::new(args, cores, switch, stop).all()?;
     Ok(Report::new(args, cores, cells))
-}
-
-/// Adds how to get what is missing.
-fn explain(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref() {
-        Some(testbed::Error::NoProgram { program }) if program == "nft" => anyhow::anyhow!(
-            "`beeline demo` writes its rules with nft, which is not on the PATH; install the \
-             package nftables"
-        ),
-        _ => error,
-    }
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Args;
-use super::cells::{Cell, Load, Scenario};
-use super::host::{self, Cores};
-use super::measure::ratio;
-use super::traffic::Measured;
+use super::cells::{Cell, Scenario};
+use super::rounds::ratio;
+use crate::cli::measure::host::{self, Cores};
+use crate::cli::measure::stats::{median, percentile, rounded};
+use crate::cli::measure::switch::Share;
+use crate::cli::measure::traffic::{Load, Measured};
 
 /// The whole run.
 #[derive(Debug, Serialize)]
@@ -77,13 +79,7 @@ impl CellReport {
     }
 
     /// Sums up the rounds of a cell; there is at least one, and as many of one path as of the other.
-    pub(super) fn new(
-        cell: Cell,
-        kernel: &[Path],
-        beeline: &[Path],
-        redirected_share: f64,
-        reasons: BTreeMap<&'static str, u64>,
-    ) -> Self {
+    pub(super) fn new(cell: Cell, kernel: &[Path], beeline: &[Path], share: Share) -> Self {
         let pairs = kernel.iter().zip(beeline);
         let mut ratios: Vec<f64> = pairs.map(|(k, b)| ratio(cell.load, k, b)).collect();
         let middle = median(&mut ratios);
@@ -96,8 +92,8 @@ impl CellReport {
             ratio: rounded(middle),
             // The median has sorted them.
             spread: [rounded(ratios[0]), rounded(ratios[ratios.len() - 1])],
-            redirected_share,
-            reasons,
+            redirected_share: share.fraction(),
+            reasons: share.reasons,
         }
     }
 }
@@ -126,42 +122,9 @@ impl Path {
     }
 }
 
-/// Nearest rank; 0 when there are no values.
-fn percentile(sorted: &[u64], percent: usize) -> u64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(0)
-}
-
-/// Sorts the values, of which there is at least one; the mean of the middle two when they are even.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        (values[middle - 1] + values[middle]) / 2.0
-    }
-}
-
-/// To a thousandth; more digits say nothing.
-fn rounded(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_values_that_were_measured() {
-        let hundred: Vec<u64> = (1..=100).collect();
-        assert_eq!(
-            (percentile(&hundred, 50), percentile(&hundred, 99)),
-            (50, 99)
-        );
-        assert_eq!((percentile(&[7], 50), percentile(&[7], 99)), (7, 7));
-        assert_eq!(percentile(&[], 50), 0);
-    }
 
     #[test]
     fn ratio_is_the_median_of_paired_rounds() {
@@ -177,13 +140,8 @@ mod tests {
             load: Load::Rr,
             size: 64,
         };
-        let report = CellReport::new(cell, &kernel, &beeline, 1.0, BTreeMap::new());
+        let report = CellReport::new(cell, &kernel, &beeline, Share::default());
         assert_eq!((report.ratio, report.spread), (0.5, [0.4, 0.6]));
         assert_eq!((report.kernel.p50_us, report.beeline.p99_us), (20.0, 16.0));
-    }
-
-    #[test]
-    fn median_of_an_even_number_lies_between() {
-        assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), 2.5);
     }
 }

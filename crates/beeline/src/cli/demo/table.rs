@@ -2,8 +2,9 @@
 
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 
-use super::cells::{self, Load};
 use super::report::{CellReport, Path, Report};
+use crate::cli::measure::traffic::Load;
+use crate::cli::output::{self, digits, percent};
 
 const HEADER: [&str; 7] = [
     "Scenario",
@@ -59,7 +60,7 @@ fn row(cell: &CellReport) -> [String; HEADER.len()] {
     [
         cell.scenario.title().into(),
         cell.load.name().into(),
-        cells::size(cell.size),
+        output::size(cell.size),
         path(cell.load, &cell.kernel),
         path(cell.load, &cell.beeline),
         format!("{:.2}x ({least:.2}..{most:.2})", cell.ratio),
@@ -71,25 +72,6 @@ fn path(load: Load, path: &Path) -> String {
     match load {
         Load::Rr => format!("{} / {} us", digits(path.p50_us), digits(path.p99_us)),
         Load::Stream => format!("{:.1} Gb/s", path.gbps),
-    }
-}
-
-/// About three digits; more are noise.
-fn digits(value: f64) -> String {
-    let decimals = match value {
-        ..10.0 => 2,
-        ..100.0 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$}")
-}
-
-/// Rounded down: 100 % means every byte.
-fn percent(share: f64) -> String {
-    if share == 1.0 {
-        "100 %".into()
-    } else {
-        format!("{:.2} %", (share * 1e4).floor() / 1e2)
     }
 }
 
@@ -129,22 +111,5 @@ fn cores(cores: &[usize]) -> String {
             "both ends share core {}; use --cores 0,1 to separate them (waking an idle core hides the gain)",
             cores[0]
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{digits, percent};
-
-    #[test]
-    fn three_digits_at_any_size() {
-        assert_eq!([4.271, 42.71, 4271.4].map(digits), ["4.27", "42.7", "4271"]);
-    }
-
-    #[test]
-    fn hundred_percent_means_every_byte() {
-        assert_eq!(percent(1.0), "100 %");
-        assert_eq!(percent(0.999_999_9), "99.99 %");
-        assert_eq!(percent(0.0), "0.00 %");
     }
 }

@@ -1,4 +1,4 @@
-//! The machine that the demo runs on.
+//! The machine that is measured.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,14 +12,14 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Which core each pod runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cores {
-    pub(super) client: usize,
-    pub(super) server: usize,
+pub(in crate::cli) struct Cores {
+    pub(in crate::cli) client: usize,
+    pub(in crate::cli) server: usize,
 }
 
 impl Cores {
     /// The first core that this process may use, for both.
-    pub(super) fn first() -> Result<Self> {
+    pub(in crate::cli) fn first() -> Result<Self> {
         let first = allowed()?
             .first()
             .copied()
@@ -31,12 +31,12 @@ impl Cores {
     }
 
     /// Whether both pods run on one core.
-    pub(super) fn shared(self) -> bool {
+    pub(in crate::cli) fn shared(self) -> bool {
         self.client == self.server
     }
 
     /// Each core once.
-    pub(super) fn list(self) -> Vec<usize> {
+    pub(in crate::cli) fn list(self) -> Vec<usize> {
         if self.shared() {
             vec![self.client]
         } else {
@@ -86,20 +86,20 @@ fn allowed() -> Result<Vec<usize>> {
 }
 
 /// Keeps the calling thread, and threads that it makes later, on one core.
-pub(super) fn pin(core: usize) -> Result<()> {
+pub(in crate::cli) fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).with_context(|| format!("cannot move a thread to core {core}"))
 }
 
 /// The kernel's release, as `uname -r`.
-pub(super) fn kernel() -> String {
+pub(in crate::cli) fn kernel() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     text.trim().to_owned()
 }
 
 /// The processor's name; its architecture where the kernel knows no name.
-pub(super) fn cpu() -> String {
+pub(in crate::cli) fn cpu() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text
         .lines()
@@ -109,7 +109,7 @@ pub(super) fn cpu() -> String {
 }
 
 /// Fails when a datapath is attached above `cgroup`: it would shorten the kernel's turns, too.
-pub(super) fn refuse_attached(cgroup: &Path) -> Result<()> {
+pub(in crate::cli) fn refuse_attached(cgroup: &Path) -> Result<()> {
     let above: Vec<u64> = cgroup
         .ancestors()
         .skip(1)

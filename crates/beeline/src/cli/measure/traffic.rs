@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use serde::Serialize;
 
 use super::bed::Bed;
-use super::cells::Load;
 use super::host::pin;
 use super::stop::Stop;
 
@@ -19,24 +19,44 @@ const STALL: Duration = Duration::from_secs(5);
 /// What the server of a stream reads at once.
 const READ_SIZE: usize = 64 << 10;
 
+/// What client and server do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::cli) enum Load {
+    /// One request at a time, answered with itself.
+    Rr,
+    /// The client writes all the time, the server reads.
+    Stream,
+}
+
+impl Load {
+    /// As in JSON.
+    pub(in crate::cli) fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// What client and server do in one turn.
 #[derive(Debug, Clone)]
-pub(super) struct Turn {
-    pub(super) load: Load,
-    pub(super) size: usize,
-    pub(super) warm_up: Duration,
-    pub(super) measured: Duration,
-    pub(super) stop: Stop,
+pub(in crate::cli) struct Turn {
+    pub(in crate::cli) load: Load,
+    pub(in crate::cli) size: usize,
+    pub(in crate::cli) warm_up: Duration,
+    pub(in crate::cli) measured: Duration,
+    pub(in crate::cli) stop: Stop,
 }
 
 /// What came out.
-pub(super) struct Measured {
+pub(in crate::cli) struct Measured {
     /// How long each round trip, or each write of a stream, took; sorted, in nanoseconds.
-    pub(super) times: Vec<u64>,
+    pub(in crate::cli) times: Vec<u64>,
     /// Payload, of both directions for request/response.
-    pub(super) gbps: f64,
+    pub(in crate::cli) gbps: f64,
     /// Bytes that client and server sent, warm-up included.
-    pub(super) sent: u64,
+    pub(in crate::cli) sent: u64,
 }
 
 /// One side's account of a turn.
@@ -52,7 +72,8 @@ struct Side {
 
 impl Turn {
     /// Runs the turn over a new connection, which is closed at the end.
-    pub(super) fn run(&self, bed: &Bed, to: SocketAddr) -> Result<Measured> {
+    pub(in crate::cli) fn run(&self, bed: &Bed) -> Result<Measured> {
+        let to = bed.to();
         let listener = bed.listen()?;
         set_socket_timeout(&listener, Timeout::Recv, Some(STALL))?;
         let (turn, core) = (self.clone(), bed.cores.server);

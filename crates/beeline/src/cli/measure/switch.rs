@@ -1,0 +1,97 @@
+//! Turns with Beeline: on for one, off for the next, and how much of the traffic it redirected.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use datapath::abi::{Reason, Totals};
+use datapath::socket::{Options, SocketPath};
+use testbed::Cgroup;
+
+use super::host;
+
+/// How long the counters of closed connections may take to arrive.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// A datapath of our own that is attached for a turn and taken off again.
+pub(in crate::cli) struct Switch {
+    path: SocketPath,
+    cgroup: PathBuf,
+}
+
+/// What the datapath did in some turns.
+#[derive(Debug, Clone, Default)]
+pub(in crate::cli) struct Share {
+    /// Bytes of which is known that they were sent, over all hops.
+    sent: u64,
+    redirected: u64,
+    pub(in crate::cli) reasons: BTreeMap<&'static str, u64>,
+}
+
+impl Switch {
+    /// Loads the datapath for a cgroup; attached to nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, or another datapath is attached above.
+    pub(in crate::cli) fn new(cgroup: &Cgroup) -> Result<Self> {
+        host::refuse_attached(cgroup.path())?;
+        Ok(Self {
+            path: SocketPath::load(Options::default())?,
+            cgroup: cgroup.path().to_owned(),
+        })
+    }
+
+    /// Runs a turn with Beeline attached, and adds what became of its bytes to `share`. `sent` says
+    /// how many of them there were.
+    pub(in crate::cli) fn on<T>(
+        &mut self,
+        share: &mut Share,
+        turn: impl FnOnce() -> Result<T>,
+        sent: impl FnOnce(&T) -> u64,
+    ) -> Result<T> {
+        let before = self.path.maps().totals()?;
+        self.path.attach(&self.cgroup)?;
+        let done = turn();
+        let after = self.settled(&before);
+        self.path.detach();
+        let (done, after) = (done?, after?);
+        share.add(sent(&done), &before, &after);
+        Ok(done)
+    }
+
+    /// The totals once every socket that was enrolled is closed, which is when its bytes are added
+    /// to them. Sockets that do not close in time are missing then, and the share shows it.
+    fn settled(&self, before: &Totals) -> Result<Totals> {
+        let mut now = self.path.maps().totals()?;
+        let _ = testbed::wait_for("the end of the connections", SETTLE, || {
+            if let Ok(totals) = self.path.maps().totals() {
+                now = totals;
+            }
+            now.closed - before.closed >= now.enrolled - before.enrolled
+        });
+        Ok(now)
+    }
+}
+
+impl Share {
+    fn add(&mut self, sent: u64, before: &Totals, after: &Totals) {
+        self.sent += sent;
+        self.redirected += after.closed_redirected_bytes - before.closed_redirected_bytes;
+        for reason in Reason::ALL {
+            let count = after.count(*reason) - before.count(*reason);
+            if count > 0 {
+                *self.reasons.entry(reason.name()).or_default() += count;
+            }
+        }
+    }
+
+    /// Redirected bytes to bytes sent over all hops, from 0 to 1.
+    pub(in crate::cli) fn fraction(&self) -> f64 {
+        if self.sent == 0 {
+            0.0
+        } else {
+            self.redirected as f64 / self.sent as f64
+        }
+    }
+}

@@ -11,7 +11,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
-    for name in ["socket", "ends", "probe"] {
+    for name in ["socket", "ends", "retire", "probe"] {
         let mut builder = SkeletonBuilder::new();
         builder
             .source(format!("bpf/{name}.bpf.c"))

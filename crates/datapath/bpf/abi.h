@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 3,
+	BEELINE_ABI = 4,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -42,7 +42,7 @@ enum reason {
 	REASON_PEER_GONE, /* the peer is no target any more: closed, half-closed or retired */
 	REASON_QUEUE_FULL, /* the reader is behind: ordinary back-pressure has to act */
 	REASON_SHUT_DOWN, /* the sender had ended its stream: TCP has to refuse the message */
-	REASON_RETIRED, /* taken back on request: detach */
+	REASON_RETIRED, /* taken back on request: detach, retire */
 	REASON_COUNT,
 };
 
@@ -70,7 +70,15 @@ enum tx_path {
 	TX_KERNEL, /* through the network stack */
 };
 
-/* Socket-local storage of an enrolled socket; one cache line, written under the socket lock. */
+/* Bits of end.flags. */
+enum end_flag {
+	END_CLIENT = 1, /* it connected; else it was accepted */
+	END_CLOSED = 2, /* the connection is over and was added to the totals */
+};
+
+/* Socket-local storage of an enrolled socket; one cache line. Written under the socket lock, but
+ * for `retiring`, which bpf/retire.bpf.c sets at any time.
+ */
 struct end {
 	struct handshake own;
 	__u64 peer_sk; /* address of the peer's struct sock; only ever read fault-safe */
@@ -81,8 +89,8 @@ struct end {
 	__u64 enrolled_ns; /* CLOCK_MONOTONIC */
 	__u8 tx; /* enum tx_path */
 	__u8 tx_reason; /* enum reason, while tx is TX_KERNEL */
-	__u8 is_client;
-	__u8 closed; /* the connection is over and was added to the totals */
+	__u8 flags; /* of enum end_flag */
+	__u8 retiring; /* enum reason why this end redirects no more; never taken back */
 	__u32 pad;
 };
 

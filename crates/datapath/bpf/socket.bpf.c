@@ -26,6 +26,7 @@ const volatile struct {
 	enum reason reason;
 	enum mode mode;
 	enum tx_path tx_path;
+	enum end_flag end_flag;
 	enum event_kind event_kind;
 } abi_types SEC(".rodata.abi");
 
@@ -121,7 +122,7 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 		return REASON_MAP_FULL;
 	__builtin_memset(end, 0, sizeof(*end));
 	end->own = own;
-	end->is_client = is_client;
+	end->flags = is_client ? END_CLIENT : 0;
 	end->enrolled_ns = bpf_ktime_get_ns();
 	reason = enter_maps(ops, &own);
 	if (reason) {
@@ -199,7 +200,7 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 
 static __always_inline struct handshake client_view(struct end *end)
 {
-	return end->is_client ? end->own : mirror(end->own);
+	return is_client(end) ? end->own : mirror(end->own);
 }
 
 /* The program ended its stream, and goes on reading. When the peer acknowledges that, the kernel
@@ -218,7 +219,7 @@ static __always_inline void half_closed(struct sock *sk, struct end *end)
 	bpf_map_delete_elem(&targets, &own);
 	if (!conn)
 		return;
-	peer = (struct sock *)(end->is_client ? conn->server_sk : conn->client_sk);
+	peer = (struct sock *)(is_client(end) ? conn->server_sk : conn->client_sk);
 	if (psock_unread(sock_psock(sk)) == 0 && inside(sk, MAPS_OF_A_LEAVING_SOCKET) == 0 &&
 	    all_inside_sleep(peer, MAPS_OF_A_SOCKET))
 		bpf_map_delete_elem(&socks, &own);
@@ -230,9 +231,9 @@ static __always_inline void closed(struct sock *sk, struct end *end)
 	struct handshake client = client_view(end);
 	struct totals *sums = get_totals();
 
-	if (!sums || end->closed)
+	if (!sums || end->flags & END_CLOSED)
 		return;
-	end->closed = 1;
+	end->flags |= END_CLOSED;
 	bpf_map_delete_elem(&conns, &client);
 	add(&sums->closed, 1);
 	add(&sums->closed_redirected_bytes, end->redirected_bytes);
@@ -274,17 +275,21 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
  * messages, as it would for plain TCP's own buffers, until the reader has caught up and the
  * direction can return. Else it would wait within one, and go on over the kernel path for ever.
  */
-static __always_inline void acknowledged(struct bpf_sock_ops *ops)
+static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct end *end = own_end(ops);
 	int wanted, now;
 
 	if (!end || bpf_getsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &now, sizeof(now)))
 		return;
-	wanted = end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL;
+	wanted = end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring;
 	/* What the program itself has set stays. */
 	if (now != wanted && now <= 1)
 		bpf_setsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &wanted, sizeof(wanted));
+	/* It is plain TCP again, and has no more to pay. */
+	if (end->retiring && !sock_psock(sk))
+		bpf_sock_ops_cb_flags_set(ops,
+					  ops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
 SEC("sockops")
@@ -307,7 +312,7 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 		state_changes(ops, sk);
 		return 1;
 	case BPF_SOCK_OPS_RTT_CB:
-		acknowledged(ops);
+		acknowledged(ops, sk);
 		return 1;
 	default:
 		return 1;
@@ -333,8 +338,8 @@ static __noinline int find_peer(struct end *end)
 	conn = bpf_map_lookup_elem(&conns, &client);
 	if (!conn || !conn->server_sk)
 		return REASON_PEER_LATE;
-	end->peer_sk = end->is_client ? conn->server_sk : conn->client_sk;
-	end->peer_cookie = end->is_client ? conn->server_cookie : conn->client_cookie;
+	end->peer_sk = is_client(end) ? conn->server_sk : conn->client_sk;
+	end->peer_cookie = is_client(end) ? conn->server_cookie : conn->client_cookie;
 	return REASON_NONE;
 }
 
@@ -353,6 +358,8 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 
 	if (!set || set->mode == MODE_DETACHING)
 		return REASON_RETIRED;
+	if (end->retiring)
+		return end->retiring;
 	/* A send after shutdown() has to fail, and one over TLS has to be encrypted: TCP does. */
 	if (own->inet_conn.icsk_inet.sk.sk_shutdown & SEND_SHUTDOWN)
 		return REASON_SHUT_DOWN;

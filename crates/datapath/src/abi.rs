@@ -77,6 +77,20 @@ impl Handshake {
     }
 }
 
+impl End {
+    /// Whether it is the end that connected; else it was accepted.
+    #[must_use]
+    pub fn is_client(&self) -> bool {
+        u32::from(self.flags) & types::end_flag::END_CLIENT.0 != 0
+    }
+
+    /// Whether the connection is over and was added to the totals.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        u32::from(self.flags) & types::end_flag::END_CLOSED.0 != 0
+    }
+}
+
 /// Declares a Rust enum over one of the C enums, with the names that users read.
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident from $c:ident { $($variant:ident = $value:ident $text:literal: $about:literal,)* }) => {

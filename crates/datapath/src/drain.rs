@@ -1,13 +1,14 @@
-//! Taking the socket path off without losing a byte (invariant 1).
+//! Taking connections back to plain TCP without losing a byte (invariant 1): chosen ones, or all and
+//! the socket path with them.
 //!
 //! Every step leaves a state that works, so that it may be interrupted anywhere and begun again:
 //!
-//! 1. Nothing new is enrolled, and new messages take the kernel path; behind redirected ones that is
-//!    safe at any byte.
+//! 1. New messages take the kernel path; behind redirected ones that is safe at any byte. For a
+//!    detach, nothing new is enrolled either.
 //! 2. Redirects that are under way end ([`crate::quiesce`]).
 //! 3. A socket whose psock queue was read empty leaves the maps and is plain TCP again.
-//! 4. When the map is empty the sock_ops attachment goes, then the pins, and with them the maps and
-//!    programs. Until then the attachment keeps the books of connections that close meanwhile.
+//! 4. For a detach, when the map is empty the sock_ops attachment goes, then the pins, and with them
+//!    the maps and programs. Until then it keeps the books of connections that close meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -15,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::Link;
 
-use crate::abi::{EndRecord, Handshake, Mode};
+use crate::abi::{EndRecord, Handshake, Mode, Reason};
 use crate::ends::Ends;
 use crate::maps::Maps;
+use crate::marks::Marks;
 use crate::pins::Pins;
 use crate::quiesce::{Quiesce, Sender};
 use crate::{Error, Result};
@@ -37,7 +39,7 @@ pub struct Progress {
 /// How a drain ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Programs, maps and pins are gone.
+    /// None of the sockets is in the map; after a detach, programs, maps and pins are gone.
     Done {
         /// Sockets that were moved to plain TCP.
         released: usize,
@@ -76,16 +78,67 @@ pub fn detach(
 ) -> Result<Outcome> {
     let maps = Maps::open(pins)?;
     let ends = Ends::load(&maps)?;
-    let before = maps.enrolled().len();
     maps.set_mode(Mode::Detaching)?;
     let mut quiesce = Quiesce::begin()?;
+    let everyone = |_: &Handshake| true;
+    let outcome = until(deadline, &maps, everyone, &mut progress, || {
+        release(&maps, &ends, everyone, &quiesce.look())
+    })?;
+    if let Outcome::Done { .. } = outcome {
+        unlink(pins)?;
+        pins.remove()?;
+    }
+    Ok(outcome)
+}
+
+/// Takes connections, each named by either end's view of its handshake, back to plain TCP while
+/// their traffic goes on; others are not touched. `progress` is called after every step.
+///
+/// A thread that sleeps in a read of such a socket all the while keeps its psock until it wakes.
+///
+/// # Errors
+/// When the kernel refuses a step; the connections work on, over the kernel path if they were told,
+/// and it can be begun again.
+pub fn retire(
+    maps: &Maps,
+    connections: &[Handshake],
+    deadline: Instant,
+    mut progress: impl FnMut(Progress),
+) -> Result<Outcome> {
+    let both_ends = connections.iter().flat_map(|own| [*own, own.mirror()]);
+    let chosen: HashSet<Handshake> = both_ends.collect();
+    let ends = Ends::load(maps)?;
+    let marks = Marks::load(maps, &chosen, Reason::Retired)?;
+    let mut quiesce = None;
+    let is_chosen = |own: &Handshake| chosen.contains(own);
+    until(deadline, maps, is_chosen, &mut progress, || {
+        // A server's end may enrol after its client's was told; its messages count from then.
+        if marks.set(maps)? > 0 {
+            quiesce = None;
+        }
+        let quiesce = match &mut quiesce {
+            Some(quiesce) => quiesce,
+            none => none.insert(Quiesce::begin()?),
+        };
+        release(maps, &ends, is_chosen, &quiesce.look())
+    })
+}
+
+/// Repeats `step`, which returns what is held, until none of the chosen sockets is in the map.
+fn until(
+    deadline: Instant,
+    maps: &Maps,
+    chosen: impl Fn(&Handshake) -> bool,
+    progress: &mut impl FnMut(Progress),
+    mut step: impl FnMut() -> Result<Vec<Held>>,
+) -> Result<Outcome> {
+    let count = || maps.enrolled().iter().filter(|own| chosen(own)).count();
+    let before = count();
     loop {
-        let held = release(&maps, &ends, &quiesce.look())?;
-        let left = maps.enrolled().len();
+        let held = step()?;
+        let left = count();
         progress(Progress { before, left });
         if left == 0 {
-            unlink(pins)?;
-            pins.remove()?;
             return Ok(Outcome::Done { released: before });
         }
         if Instant::now() >= deadline {
@@ -108,10 +161,15 @@ fn unlink(pins: &Pins) -> Result<()> {
     link.unpin().map_err(Error::bpf("unpin", name()))
 }
 
-/// Releases every socket that nothing waits for, and returns the others.
-fn release(maps: &Maps, ends: &Ends, senders: &[Sender]) -> Result<Vec<Held>> {
+/// Releases every chosen socket that nothing waits for, and returns the others of them.
+fn release(
+    maps: &Maps,
+    ends: &Ends,
+    chosen: impl Fn(&Handshake) -> bool,
+    senders: &[Sender],
+) -> Result<Vec<Held>> {
     // In this order: what the list says of a socket that is in the map is no older than the map.
-    let enrolled: HashSet<Handshake> = maps.enrolled().into_iter().collect();
+    let enrolled: HashSet<Handshake> = maps.enrolled().into_iter().filter(chosen).collect();
     let listed = ends.list(maps)?;
     let inodes: HashMap<Handshake, u64> = listed.iter().map(|e| (e.end.own, e.inode)).collect();
     let mut held = Vec::new();

@@ -10,6 +10,7 @@ pub mod ends;
 mod error;
 pub mod events;
 mod maps;
+mod marks;
 mod object;
 pub mod pins;
 pub mod probe;

@@ -1,7 +1,11 @@
 //! Opening a BPF object that is part of this binary.
 
-use libbpf_rs::{MapHandle, ObjectBuilder, OpenObject};
+use std::io::Read;
+use std::os::fd::AsFd;
 
+use libbpf_rs::{Iter, MapHandle, Object, ObjectBuilder, OpenObject};
+
+use crate::maps::{Maps, SHARED};
 use crate::{Error, Result};
 
 /// An ELF file in the binary, aligned as libelf wants it.
@@ -14,6 +18,10 @@ pub(crate) static SOCKET: &Elf<[u8]> =
 
 /// The iterator over enrolled sockets.
 pub(crate) static ENDS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/ends.bpf.o")));
+
+/// The iterator that tells sockets to redirect no more.
+pub(crate) static RETIRE: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/retire.bpf.o")));
 
 /// Tiny programs that only [`crate::probe`] loads.
 pub(crate) static PROBE: &Elf<[u8]> =
@@ -29,12 +37,45 @@ pub(crate) fn open(elf: &'static Elf<[u8]>, name: &str) -> Result<OpenObject> {
 
 /// Lets `object` use an existing map in the place of its own of that name.
 pub(crate) fn share(object: &mut OpenObject, name: &str, map: &MapHandle) -> Result<()> {
-    use std::os::fd::AsFd;
-
     let mut own = object
         .maps_mut()
         .find(|own| own.name() == name)
         .unwrap_or_else(|| panic!("bpf/lib/maps.h defines {name}"));
     own.reuse_fd(map.as_fd())
         .map_err(Error::bpf("share the map", name))
+}
+
+/// Opens an object with an iterator over the map `ends`; of the other maps that are shared, it makes
+/// none.
+pub(crate) fn open_iterator(
+    elf: &'static Elf<[u8]>,
+    name: &str,
+    maps: &Maps,
+) -> Result<OpenObject> {
+    let mut open = self::open(elf, name)?;
+    for mut map in open.maps_mut() {
+        if SHARED.iter().any(|name| map.name() == *name) && map.name() != "ends" {
+            map.set_autocreate(false)
+                .map_err(Error::bpf("open", "the iterator"))?;
+        }
+    }
+    share(&mut open, "ends", maps.get("ends"))?;
+    Ok(open)
+}
+
+/// Runs the one program of such an object, and returns what it wrote.
+pub(crate) fn iterate(object: &Object, maps: &Maps) -> Result<Vec<u8>> {
+    let program = object
+        .progs_mut()
+        .next()
+        .expect("an iterator's object defines one program");
+    let link = program
+        .attach_iter(maps.get("ends").as_fd())
+        .map_err(Error::bpf("attach the iterator to", "the map ends"))?;
+    let mut bytes = Vec::new();
+    Iter::new(&link)
+        .map_err(Error::bpf("run", "the iterator over sockets"))?
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", "the iterator over sockets"))?;
+    Ok(bytes)
 }

@@ -49,7 +49,7 @@ fn sent(bed: &Bed) -> Result<(u64, u64)> {
     let ends = bed.ends()?;
     let client = ends
         .iter()
-        .find(|end| end.end.is_client == 1)
+        .find(|end| end.end.is_client())
         .ok_or("no client")?;
     Ok((client.end.redirected_bytes, client.end.kernel_bytes))
 }

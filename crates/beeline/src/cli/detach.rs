@@ -6,16 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use datapath::Maps;
-use datapath::drain::{self, Held, HeldBy, Outcome, Progress};
-use indicatif::{ProgressBar, ProgressStyle};
+use datapath::drain::{self, Held, Outcome};
 use serde_json::json;
 
 use super::output;
+use super::release::{self, Bar};
 use crate::agent::Lock;
 use crate::control;
 use crate::instance::Instance;
-use crate::observe::conns::socket_addrs;
-use crate::workload::Workloads;
 
 /// How long a stopping agent may take to let go of the lock.
 const AGENT_STOPS: Duration = Duration::from_secs(5);
@@ -41,9 +39,9 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     Maps::open(&instance.pins())?;
     let deadline = Instant::now() + args.timeout;
     let _lock = stop_agent(instance)?;
-    let bar = progress_bar();
-    let outcome = drain::detach(&instance.pins(), deadline, |progress| show(&bar, progress));
-    bar.finish_and_clear();
+    let bar = Bar::new("detaching");
+    let outcome = drain::detach(&instance.pins(), deadline, |progress| bar.show(progress));
+    drop(bar);
     match outcome? {
         Outcome::Done { released } => {
             // Empty but for the lock that this process holds.
@@ -65,17 +63,6 @@ fn stop_agent(instance: &Instance) -> Result<Lock> {
     }
 }
 
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("detaching {bar:40} {pos}/{len} sockets  {elapsed}")
-        .expect("the template is well-formed");
-    ProgressBar::new(0).with_style(style)
-}
-
-fn show(bar: &ProgressBar, progress: Progress) {
-    bar.set_length(progress.before as u64);
-    bar.set_position(progress.before.saturating_sub(progress.left) as u64);
-}
-
 fn done(args: &Args, released: usize) -> Result<ExitCode> {
     if args.json {
         output::json(&json!({ "detached": true, "released_sockets": released, "held": [] }))?;
@@ -88,47 +75,15 @@ fn done(args: &Args, released: usize) -> Result<ExitCode> {
 }
 
 fn held_up(args: &Args, held: &[Held]) -> Result<ExitCode> {
-    let workloads = Workloads::find();
     if args.json {
-        let held: Vec<_> = held
-            .iter()
-            .map(|held| held_json(held, &workloads))
-            .collect();
-        output::json(&json!({ "detached": false, "held": held }))?;
+        output::json(&json!({ "detached": false, "held": release::json(held) }))?;
     } else {
         output::line(&format!(
             "not detached: {} sockets hold it up. They go on working over the kernel path; run \
              `beeline detach` again when they have moved on.",
             held.len()
         ))?;
-        for held in held {
-            output::line(&format!("  {}", describe(held, &workloads)))?;
-        }
+        release::list(held)?;
     }
     Ok(ExitCode::FAILURE)
-}
-
-fn describe(held: &Held, workloads: &Workloads) -> String {
-    let (local, remote) = socket_addrs(&held.end.endpoints);
-    let label = workloads.of(held.end.inode, held.end.cgroup_id).label();
-    let why = match &held.by {
-        HeldBy::Unread => format!("has not read {}", output::bytes(held.end.unread.into())),
-        HeldBy::Sender(sender) => format!("{} is in the middle of a send", sender.task.display()),
-    };
-    format!("{label} {local} <- {remote}: {why}")
-}
-
-fn held_json(held: &Held, workloads: &Workloads) -> serde_json::Value {
-    let (local, remote) = socket_addrs(&held.end.endpoints);
-    let sender = match &held.by {
-        HeldBy::Unread => None,
-        HeldBy::Sender(sender) => Some(sender.task.display().to_string()),
-    };
-    json!({
-        "local": local,
-        "remote": remote,
-        "workload": workloads.of(held.end.inode, held.end.cgroup_id),
-        "unread_bytes": held.end.unread,
-        "sender": sender,
-    })
 }

@@ -4,8 +4,11 @@ mod conns;
 mod demo;
 mod detach;
 mod doctor;
+
 mod measure;
 mod output;
+mod release;
+mod retire;
 mod run;
 mod status;
 mod trace;
@@ -37,6 +40,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Detach(detach::Args),
+    Retire(retire::Args),
     Status(status::Args),
     Conns(conns::Args),
     Trace(trace::Args),
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&cli.instance, &args),
         Command::Detach(args) => detach::run(&cli.instance, &args),
+        Command::Retire(args) => retire::run(&cli.instance, &args),
         Command::Status(args) => status::run(&cli.instance, &args),
         Command::Conns(args) => conns::run(&cli.instance, &args),
         Command::Trace(args) => trace::run(&cli.instance, &args),

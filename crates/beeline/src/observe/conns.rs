@@ -1,7 +1,9 @@
 //! The enrolled connections: both ends of each, with what runs there.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 use datapath::abi::{EndRecord, Endpoints, Handshake, Reason, TxPath};
 use datapath::ends::Ends;
@@ -13,15 +15,63 @@ use crate::workload::{Workload, Workloads};
 /// linux/socket.h
 const AF_INET6: u16 = 10;
 
+/// What names a connection to a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// The address of either end, or of the peer as either end sees it. Several may have it.
+    Address(SocketAddr),
+    /// The cookie of either socket.
+    Cookie(u64),
+}
+
+/// Why a string names no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("it needs an address with port, as 10.244.0.2:8080 or [fd00::1]:80, or a socket's cookie")]
+pub struct BadName;
+
+impl FromStr for Name {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> std::result::Result<Self, BadName> {
+        let cookie = || text.parse().map(Self::Cookie);
+        let address = || text.parse().map(Self::Address);
+        cookie().or_else(|_| address()).map_err(|_| BadName)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "with the address {address}"),
+            Self::Cookie(cookie) => write!(f, "with the socket cookie {cookie}"),
+        }
+    }
+}
+
 /// One connection. An end that is closed already is absent.
 #[derive(Debug, Clone, Serialize)]
 pub struct Connection {
+    /// The client's view.
+    #[serde(skip)]
+    pub handshake: Handshake,
     /// Who connected.
     pub client: Option<End>,
     /// Who accepted.
     pub server: Option<End>,
     /// Since the older end was enrolled.
     pub age_seconds: f64,
+}
+
+impl Connection {
+    /// Whether it is one of those with this name.
+    #[must_use]
+    pub fn has(&self, name: Name) -> bool {
+        let mut ends = self.client.iter().chain(&self.server);
+        ends.any(|end| match name {
+            Name::Address(address) => end.local == address || end.remote == address,
+            Name::Cookie(cookie) => end.cookie == cookie,
+        })
+    }
 }
 
 /// One end of a connection; path and bytes are those of what it sends.
@@ -48,7 +98,7 @@ pub struct End {
     pub redirected_bytes: u64,
     /// Messages sent past the stack.
     pub redirected_messages: u64,
-    /// Sent through the stack.
+    /// Sent through the stack, while it was enrolled.
     pub kernel_bytes: u64,
     /// Redirected to it and not read yet.
     pub unread_bytes: u32,
@@ -62,7 +112,9 @@ pub fn list(maps: &Maps) -> Result<Vec<Connection>> {
     let ends = Ends::load(maps)?.list(maps)?;
     let live: Vec<EndRecord> = ends
         .into_iter()
-        .filter(|end| end.end.closed == 0 && end.has_psock != 0)
+        .filter(|end| !end.end.is_closed())
+        // One that is plain TCP again is shown if it knows why.
+        .filter(|end| end.has_psock != 0 || end.end.retiring != 0)
         .collect();
     let workloads = Workloads::find();
     Ok(pair(&live, &workloads, socket::monotonic_ns()))
@@ -72,20 +124,21 @@ fn pair(ends: &[EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connectio
     let mut by_client: HashMap<Handshake, (Option<&EndRecord>, Option<&EndRecord>)> =
         HashMap::new();
     for end in ends {
-        if end.end.is_client == 0 {
+        if !end.end.is_client() {
             by_client.entry(end.end.own.mirror()).or_default().1 = Some(end);
         } else {
             by_client.entry(end.end.own).or_default().0 = Some(end);
         }
     }
     let enrolled = |end: Option<&EndRecord>| end.map_or(u64::MAX, |end| end.end.enrolled_ns);
-    let mut pairs: Vec<_> = by_client.into_values().collect();
-    pairs.sort_by_key(|(client, server)| enrolled(*client).min(enrolled(*server)));
+    let mut pairs: Vec<_> = by_client.into_iter().collect();
+    pairs.sort_by_key(|(_, (client, server))| enrolled(*client).min(enrolled(*server)));
     pairs
         .into_iter()
-        .map(|(client, server)| {
+        .map(|(handshake, (client, server))| {
             let since = enrolled(client).min(enrolled(server));
             Connection {
+                handshake,
                 client: client.map(|end| view(end, workloads)),
                 server: server.map(|end| view(end, workloads)),
                 age_seconds: now_ns.saturating_sub(since) as f64 / 1e9,
@@ -96,8 +149,11 @@ fn pair(ends: &[EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connectio
 
 fn view(record: &EndRecord, workloads: &Workloads) -> End {
     let (local, remote) = socket_addrs(&record.endpoints);
-    let path = TxPath::from_raw(record.end.tx.into());
-    let reason = Reason::from_raw(record.end.tx_reason.into());
+    let (path, reason) = match record.end.retiring {
+        0 => (record.end.tx.into(), record.end.tx_reason),
+        retiring => (TxPath::Kernel as u32, retiring),
+    };
+    let (path, reason) = (TxPath::from_raw(path), Reason::from_raw(reason.into()));
     End {
         local,
         remote,

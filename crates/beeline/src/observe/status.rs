@@ -1,11 +1,11 @@
 //! Whether the datapath is on, and what it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use datapath::abi::{Mode, Reason};
+use datapath::abi::{Handshake, Mode, Reason};
 use datapath::ends::Ends;
 use datapath::{Maps, Result, attach, socket};
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub struct Status {
 /// What a datapath did since it was attached.
 #[derive(Debug, Clone, Serialize)]
 pub struct Work {
-    /// Connections whose both ends are enrolled now.
+    /// Connections that are enrolled now.
     pub connections: u64,
     /// Connections that ever were.
     pub connections_ever: u64,
@@ -100,15 +100,19 @@ fn work(maps: &Maps) -> Result<Work> {
     let ends = Ends::load(maps)?.list(maps)?;
     let live = || {
         ends.iter()
-            .filter(|end| end.end.closed == 0)
+            .filter(|end| !end.end.is_closed())
             .map(|end| &end.end)
     };
+    let enrolled: HashSet<Handshake> = maps.enrolled().into_iter().collect();
+    // A connection keeps its record after both ends were retired.
+    let is_enrolled =
+        |conn: &&Handshake| enrolled.contains(conn) || enrolled.contains(&conn.mirror());
     let occurred = Reason::ALL.iter().filter(|reason| **reason != Reason::None);
     Ok(Work {
-        connections: maps.conns().len() as u64,
+        connections: maps.conns().iter().filter(is_enrolled).count() as u64,
         connections_ever: totals.paired,
         connections_max: u64::from(maps.capacity()?) / 2,
-        sockets: maps.enrolled().len() as u64,
+        sockets: enrolled.len() as u64,
         redirected_bytes: totals.closed_redirected_bytes
             + live().map(|end| end.redirected_bytes).sum::<u64>(),
         redirected_messages: totals.closed_redirected_msgs

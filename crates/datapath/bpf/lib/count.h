@@ -36,7 +36,7 @@ static __noinline int emit(struct sock *sk, struct end *end, __u32 kind, __u32 r
 	event->netns = sock_netns(sk);
 	if (end) {
 		event->own = end->own;
-		event->is_client = end->is_client;
+		event->is_client = is_client(end);
 		event->bytes = end->redirected_bytes;
 	}
 	read_endpoints(sk, &event->endpoints);

@@ -23,6 +23,11 @@ static __always_inline struct handshake mirror(struct handshake h)
 	return (struct handshake){ .snd_nxt = h.rcv_nxt, .rcv_nxt = h.snd_nxt };
 }
 
+static __always_inline bool is_client(const struct end *end)
+{
+	return end->flags & END_CLIENT;
+}
+
 /* The kernel's socket behind a sock_ops context; also where the context offers none, as for a
  * request socket.
  */

@@ -1,0 +1,78 @@
+//! What `detach` and `retire` have in common: progress, and what holds them up.
+
+use anyhow::Result;
+use datapath::drain::{Held, HeldBy, Progress};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::output;
+use crate::observe::conns::socket_addrs;
+use crate::workload::Workloads;
+
+/// Sockets that are done, on standard error.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    /// `doing` is what is done with the sockets.
+    pub(super) fn new(doing: &str) -> Self {
+        let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} sockets  {elapsed}")
+            .expect("the template is well-formed");
+        Self(
+            ProgressBar::new(0)
+                .with_style(style)
+                .with_message(doing.to_owned()),
+        )
+    }
+
+    pub(super) fn show(&self, progress: Progress) {
+        self.0.set_length(progress.before as u64);
+        self.0
+            .set_position(progress.before.saturating_sub(progress.left) as u64);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A line for each socket, below what was said of them all.
+pub(super) fn list(held: &[Held]) -> Result<()> {
+    let workloads = Workloads::find();
+    for held in held {
+        output::line(&format!("  {}", describe(held, &workloads)))?;
+    }
+    Ok(())
+}
+
+fn describe(held: &Held, workloads: &Workloads) -> String {
+    let (local, remote) = socket_addrs(&held.end.endpoints);
+    let label = workloads.of(held.end.inode, held.end.cgroup_id).label();
+    let why = match &held.by {
+        HeldBy::Unread => format!("has not read {}", output::bytes(held.end.unread.into())),
+        HeldBy::Sender(sender) => format!("{} is in the middle of a send", sender.task.display()),
+    };
+    format!("{label} {local} <- {remote}: {why}")
+}
+
+/// The same for programs.
+pub(super) fn json(held: &[Held]) -> serde_json::Value {
+    let workloads = Workloads::find();
+    held.iter().map(|held| one_json(held, &workloads)).collect()
+}
+
+fn one_json(held: &Held, workloads: &Workloads) -> serde_json::Value {
+    let (local, remote) = socket_addrs(&held.end.endpoints);
+    let sender = match &held.by {
+        HeldBy::Unread => None,
+        HeldBy::Sender(sender) => Some(sender.task.display().to_string()),
+    };
+    json!({
+        "local": local,
+        "remote": remote,
+        "workload": workloads.of(held.end.inode, held.end.cgroup_id),
+        "unread_bytes": held.end.unread,
+        "sender": sender,
+    })
+}

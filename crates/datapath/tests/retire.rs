@@ -1,0 +1,257 @@
+//! Invariant 1: connections go back to plain TCP while their traffic goes on, one or all of them,
+//! and the others stay as they are.
+
+mod common;
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Bed, Result, SOON, exchange, fill, one_way, seed};
+use datapath::abi::{EndRecord, Handshake, Reason};
+use datapath::drain::{self, HeldBy, Outcome};
+use datapath::socket::Options;
+use socket2::SockRef;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{self, pair, stream};
+use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
+
+/// Bytes that one round of [`Busy`] moves each way.
+const ROUND: u64 = 200_000;
+
+fn soon() -> Instant {
+    Instant::now() + SOON
+}
+
+/// Two pods that have connections.
+struct Pods {
+    // The links go with the pods.
+    _pods: (Node, Pod, Pod),
+    pairs: Vec<(TcpStream, TcpStream)>,
+}
+
+impl Pods {
+    fn connect(count: usize) -> Result<Self> {
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let mut pairs = Vec::new();
+        for _ in 0..count {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            a.set_nonblocking(true)?;
+            b.set_nonblocking(true)?;
+            pairs.push((a, b));
+        }
+        Ok(Self {
+            _pods: (node, web, client),
+            pairs,
+        })
+    }
+}
+
+/// Streams with hashes both ways on every connection, until told to stop.
+fn busily<T>(pairs: &[(TcpStream, TcpStream)], body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let streams: Vec<_> = pairs
+            .iter()
+            .map(|(a, b)| {
+                let stop = &stop;
+                scope.spawn(move || -> Result {
+                    let (there, back) = (seed(), seed());
+                    let run = |from, to, seed| endless(from, to, seed, stop);
+                    thread::scope(|scope| {
+                        let there = scope.spawn(move || run(a, b, there));
+                        run(b, a, back)?;
+                        there.join().expect("a stream panicked")
+                    })
+                })
+            })
+            .collect();
+        let done = body();
+        stop.store(true, Ordering::Relaxed);
+        for stream in streams {
+            stream.join().expect("a connection panicked")?;
+        }
+        done
+    })
+}
+
+/// One direction: pieces of random sizes, each read before the next but one is sent.
+fn endless(from: &TcpStream, to: &TcpStream, seed: u64, stop: &AtomicBool) -> Result {
+    let (mut pattern, mut check) = (Pattern::new(seed), Pattern::new(seed));
+    let mut buf = vec![0; 60_000];
+    for round in 1usize.. {
+        let piece = &mut buf[..1 + round * 7919 % 60_000];
+        pattern.fill(piece);
+        traffic::write_all(from, piece)?;
+        let mut got = vec![0; piece.len()];
+        traffic::read_all(to, &mut got)?;
+        assert_eq!(check.differs(&got), None, "the first wrong byte");
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel knows of the sockets of a connection.
+fn ends_of(bed: &Bed, sock: &TcpStream) -> Result<Vec<EndRecord>> {
+    let port = sock.local_addr()?.port();
+    let of =
+        |end: &EndRecord| [end.endpoints.local_port, end.endpoints.remote_port].contains(&port);
+    Ok(bed.ends()?.into_iter().filter(of).collect())
+}
+
+fn key_of(bed: &Bed, sock: &TcpStream) -> Result<Handshake> {
+    Ok(ends_of(bed, sock)?.first().ok_or("not enrolled")?.end.own)
+}
+
+fn redirected(bed: &Bed, sock: &TcpStream) -> Result<u64> {
+    Ok(ends_of(bed, sock)?
+        .iter()
+        .map(|end| end.end.redirected_bytes)
+        .sum())
+}
+
+/// Both sockets are plain TCP and know why.
+fn expect_plain(bed: &Bed, sock: &TcpStream) -> Result {
+    let ends = ends_of(bed, sock)?;
+    assert_eq!(ends.len(), 2);
+    for end in ends {
+        assert_eq!(end.has_psock, 0);
+        assert_eq!(u32::from(end.end.retiring), Reason::Retired as u32);
+    }
+    Ok(())
+}
+
+fn released(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Done { released } => released,
+        Outcome::Held(held) => panic!("held: {held:?}"),
+    }
+}
+
+kernel_test! {
+    fn one_of_many_under_load_leaves_the_others_redirected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pods = Pods::connect(3)?;
+        let one = &pods.pairs[1].0;
+        let others = [&pods.pairs[0].0, &pods.pairs[2].0];
+        busily(&pods.pairs, || {
+            let moves = |sock: &TcpStream, from: u64| wait_for("redirected data", SOON, || {
+                redirected(&bed, sock).is_ok_and(|now| now > from + ROUND)
+            });
+            moves(one, 0)?;
+            let key = key_of(&bed, one)?;
+            assert_eq!(released(drain::retire(&bed, &[key], soon(), |_| {})?), 2);
+            expect_plain(&bed, one)?;
+            let then = redirected(&bed, one)?;
+            for other in others {
+                moves(other, redirected(&bed, other)?)?;
+            }
+            assert_eq!(redirected(&bed, one)?, then, "redirected after it was retired");
+            Ok(())
+        })?;
+        assert_eq!(bed.enrolled().len(), 4);
+        // Over plain TCP, and to the end of the stream.
+        exchange(one, &pods.pairs[1].1, ROUND)?;
+        Ok(())
+    }
+
+    fn all_under_load_and_again_and_again(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        for _ in 0..5 {
+            let pods = Pods::connect(4)?;
+            busily(&pods.pairs, || {
+                for (sock, _) in &pods.pairs {
+                    wait_for("redirected data", SOON, || redirected(&bed, sock).is_ok_and(|n| n > ROUND))?;
+                }
+                let all = bed.conns();
+                assert_eq!(released(drain::retire(&bed, &all, soon(), |_| {})?), 8);
+                for (sock, _) in &pods.pairs {
+                    expect_plain(&bed, sock)?;
+                }
+                assert_eq!(released(drain::retire(&bed, &all, soon(), |_| {})?), 0);
+                Ok(())
+            })?;
+            for (a, b) in &pods.pairs {
+                exchange(a, b, ROUND)?;
+            }
+            // New connections are enrolled and redirected as before.
+            let new = Pods::connect(1)?;
+            exchange(&new.pairs[0].0, &new.pairs[0].1, ROUND)?;
+            drop((new, pods));
+            bed.emptied()?;
+        }
+        let totals = bed.totals()?;
+        assert_eq!(totals.paired, 25);
+        Ok(())
+    }
+
+    fn what_was_redirected_is_read_first(cgroup: &Cgroup) -> Result {
+        const FIRST: u64 = 300_000;
+        const SECOND: u64 = 20_000;
+        let bed = Bed::on(cgroup)?;
+        let pods = Pods::connect(1)?;
+        let (a, b) = &pods.pairs[0];
+        let seed = seed();
+        let mut pattern = Pattern::new(seed);
+        stream::send_from(a, &mut pattern, FIRST, 7_000)?;
+        // The sender's own socket is held as well: only its mark keeps it from redirecting more.
+        let back = common::seed();
+        stream::send(b, back, FIRST, 7_000)?;
+        let key = key_of(&bed, a)?;
+        let early = Instant::now() + Duration::from_millis(100);
+        let Outcome::Held(held) = drain::retire(&bed, &[key], early, |_| {})? else {
+            panic!("released with unread data");
+        };
+        assert!(held.iter().any(|held| held.by == HeldBy::Unread && u64::from(held.end.unread) == FIRST));
+        // Behind it, over the kernel path.
+        stream::send_from(a, &mut pattern, SECOND, 7_000)?;
+        assert_eq!(redirected(&bed, a)?, 2 * FIRST);
+        thread::scope(|scope| -> Result {
+            let retired = scope.spawn(|| drain::retire(&bed, &[key], soon(), |_| {}));
+            stream::finish(a)?;
+            let mut got = vec![0; usize::try_from(FIRST)?];
+            traffic::read_all(a, &mut got)?;
+            assert_eq!(Pattern::new(back).differs(&got), None, "the first wrong byte");
+            assert_eq!(stream::receive(b, 1_000)?, stream::expected(seed, FIRST + SECOND));
+            released(retired.join().expect("it panicked")?);
+            Ok(())
+        })?;
+        expect_plain(&bed, a)?;
+        one_way(b, a, common::seed(), ROUND, 5_000)
+    }
+
+    /// A direction that TCP's back-pressure holds is given back with the options that it had.
+    fn a_sender_without_room_gets_its_options_back(cgroup: &Cgroup) -> Result {
+        let options = Options { queue_limit: 100_000, ..Options::default() };
+        let bed = Bed::with(cgroup, options)?;
+        let mut pods = Pods::connect(1)?;
+        let (mut a, b) = pods.pairs.remove(0);
+        let seed = seed();
+        let mut pattern = Pattern::new(seed);
+        let filled = fill(&mut a, &mut pattern, 20_000)?;
+        wait_for("back-pressure", SOON, || not_sent_low_water(&a) == 1)?;
+        let key = key_of(&bed, &a)?;
+        let early = Instant::now() + Duration::from_millis(100);
+        let outcome = drain::retire(&bed, &[key], early, |_| {})?;
+        assert!(matches!(outcome, Outcome::Held(_)), "nobody has read yet");
+        let mut got = vec![0; usize::try_from(filled)?];
+        traffic::read_all(&b, &mut got)?;
+        assert_eq!(Pattern::new(seed).differs(&got), None, "the first wrong byte");
+        released(drain::retire(&bed, &[key], soon(), |_| {})?);
+        expect_plain(&bed, &a)?;
+        exchange(&a, &b, ROUND)?;
+        assert_eq!(not_sent_low_water(&a), 0);
+        Ok(())
+    }
+}
+
+/// The option that back-pressure changes.
+fn not_sent_low_water(sock: &TcpStream) -> u32 {
+    SockRef::from(sock)
+        .tcp_notsent_lowat()
+        .expect("Linux has it")
+}

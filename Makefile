@@ -3,6 +3,7 @@
 #   CLANG              the clang that compiles the BPF objects; otherwise scripts/find-tool chooses
 #   CLANG_FORMAT       likewise; otherwise of clang's release
 #   ARGS               arguments of `beeline demo` for `make demo`
+#   KERNELS            series for `make test-kernels`, as "5.10 6.1"; all that Debian offers otherwise
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO  := scripts/cargo
@@ -17,10 +18,10 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fmt clean
+.PHONY: help build demo test test-kernels lint fmt clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## Build the release binary, target/release/beeline
 	scripts/setup.sh build
@@ -38,11 +39,16 @@ test: ## Run all tests (root)
 	$(CARGO) test --workspace --locked --no-run
 	$(CARGO) --as-root test --workspace --locked
 
+test-kernels: ## Run the datapath's tests on other kernels, in QEMU, and write docs/kernels.md (an hour)
+	scripts/setup.sh kernels
+	scripts/kernels/test $(KERNELS)
+
 lint: ## Check formatting, scripts, dependencies, lints and docs; changes nothing
 	scripts/setup.sh lint
 	$(CARGO) fmt --all --check
 	$(call bpf_c,--dry-run -Werror)
-	shellcheck scripts/cargo scripts/find-tool scripts/setup.sh .ci/run
+	shellcheck scripts/cargo scripts/find-tool scripts/setup.sh scripts/kernels/fetch scripts/kernels/guest \
+		scripts/kernels/init scripts/kernels/test .ci/run
 	scripts/check-deps
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked

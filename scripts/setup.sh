@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs what this machine lacks for one purpose, with apt-get (Debian, Ubuntu).
 #
-#   scripts/setup.sh [build|lint|demo|test]
+#   scripts/setup.sh [build|lint|demo|test|kernels]
 #
 # build   compile Beeline: clang, libelf and zlib headers, a C compiler for the vendored libbpf, Rust
 # lint    build, and the formatters and checkers
 # demo    build, and what makes the demo's networks
 # test    demo, and the programs whose traffic the tests shorten
+# kernels demo, and what boots other kernels with tests in them
 #
 # It looks at programs, not at packages, and does nothing when all are there. It never calls sudo. Services that come
 # with the packages are not started.
@@ -73,9 +74,21 @@ find_missing() {
         need python3 python3
     fi
 
-    if [ "$purpose" = demo ] || [ "$purpose" = test ]; then
+    if [ "$purpose" = demo ] || [ "$purpose" = test ] || [ "$purpose" = kernels ]; then
         need ip iproute2
         need nft nftables
+    fi
+
+    if [ "$purpose" = kernels ]; then
+        need qemu-system-x86_64 qemu-system-x86
+        need cpio cpio
+        need depmod kmod
+        need xz xz-utils
+        need zstd zstd
+        need python3 python3
+        busybox --list 2>/dev/null | grep -qx poweroff || missing="$missing busybox-static"
+        [ -e /etc/protocols ] || missing="$missing netbase"
+        [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
     fi
 
     if [ "$purpose" = test ]; then
@@ -137,8 +150,8 @@ check_rust() {
 
 purpose=${1:-build}
 case "$purpose" in
-    build | lint | demo | test) ;;
-    *) die "usage: setup.sh [build|lint|demo|test]" ;;
+    build | lint | demo | test | kernels) ;;
+    *) die "usage: setup.sh [build|lint|demo|test|kernels]" ;;
 esac
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where a user does not look, and nft and nginx are
 

@@ -81,8 +81,8 @@ fn send_until_asleep(mut sock: TcpStream, data: &'static [u8], at: &str) -> Join
             .unwrap();
         sock.write_all(data).expect("plain TCP would take it");
     });
-    let wchan = format!("/proc/self/task/{}/wchan", told.recv().unwrap());
-    let asleep = || fs::read_to_string(&wchan).is_ok_and(|now| now.contains(at));
+    let stack = format!("/proc/self/task/{}/stack", told.recv().unwrap());
+    let asleep = || fs::read_to_string(&stack).is_ok_and(|now| now.contains(at));
     wait_for(&format!("the sender to sleep in {at}"), SOON, asleep).unwrap();
     sender
 }

@@ -344,7 +344,8 @@ pub fn unsent(sock: &TcpStream) -> i32 {
     if done == 0 { bytes } else { 0 }
 }
 
-/// Threads of this process that sleep in a read.
+/// Threads of this process that sleep in a read. `wchan` would tell as well, but not before Linux
+/// 5.16 on x86 with the ORC unwinder (arch/x86/kernel/process.c, get_wchan).
 pub fn sleeping_readers() -> usize {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
         return 0;
@@ -354,7 +355,8 @@ pub fn sleeping_readers() -> usize {
         .filter(|task| {
             let of = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
             let call: Option<i64> = of("syscall").split(' ').next().and_then(|n| n.parse().ok());
-            matches!(call, Some(libc::SYS_read | libc::SYS_recvfrom)) && of("wchan") == "wait_woken"
+            matches!(call, Some(libc::SYS_read | libc::SYS_recvfrom))
+                && of("stack").contains("wait_woken")
         })
         .count()
 }

@@ -102,6 +102,7 @@ find_missing() {
         need wrk wrk
         need curl curl
         need pgrep procps
+        need promtool prometheus
     fi
 }
 

@@ -1,6 +1,7 @@
 //! The configuration file: TOML, every key optional, unknown keys refused.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
@@ -18,6 +19,8 @@ pub struct Config {
     pub cgroup: Option<PathBuf>,
     /// The socket path.
     pub socket: Socket,
+    /// What the agent serves over HTTP.
+    pub http: Http,
 }
 
 /// The table `[socket]`.
@@ -29,6 +32,42 @@ pub struct Socket {
     /// Bytes that may wait unread at one reader before its sender has to wait, as `"4MiB"` or a
     /// number of bytes.
     pub queue_limit: Option<ByteSize>,
+}
+
+/// The table `[http]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Where metrics are served: an address with a port, or `"off"`; [`DEFAULT_LISTEN`] when absent.
+    pub listen: Option<Listen>,
+}
+
+/// Only processes of this host can reach it.
+pub const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9474);
+
+/// Where to listen, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let addr = text.parse().map(Self::At);
+        addr.map_err(|_| {
+            format!("listen: expected an address with a port such as \"{DEFAULT_LISTEN}\", or \"off\", found {text:?}")
+        })
+    }
 }
 
 /// A number of connections that a map can be made for.
@@ -128,6 +167,21 @@ mod tests {
         let config = parse("[socket]\nqueue_limit = \"2MiB\"\nconnections = 10").unwrap();
         assert_eq!(config.options().queue_limit, 2 << 20);
         assert_eq!(config.options().connections, 10);
+    }
+
+    #[test]
+    fn http_is_on_loopback_elsewhere_or_off() {
+        assert!(DEFAULT_LISTEN.ip().is_loopback());
+        let listen = |text: &str| parse(text).map(|config| config.http.listen);
+        assert_eq!(listen(""), Ok(None));
+        assert_eq!(listen("[http]\nlisten = \"off\""), Ok(Some(Listen::Off)));
+        let at = Listen::At(([0, 0, 0, 0, 0, 0, 0, 1], 80).into());
+        assert_eq!(listen("[http]\nlisten = \"[::1]:80\""), Ok(Some(at)));
+        let wrong = listen("[http]\nlisten = \"localhost\"").unwrap_err();
+        assert!(
+            wrong.contains("line 2") && wrong.contains("127.0.0.1:"),
+            "{wrong}"
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The agent: loads the datapath and serves those who want to look; never in the data path.
 
+mod http;
 mod lock;
 mod serve;
 mod trace;
 
 use std::fs::{self, DirBuilder};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use datapath::pins::{self, Pins};
 use datapath::socket::{Options, SocketPath};
 
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_LISTEN, Listen};
 use crate::instance::Instance;
 
 pub use lock::Lock;
@@ -22,6 +24,7 @@ pub struct Agent {
     instance: Instance,
     path: SocketPath,
     started: Started,
+    http: Option<http::Server>,
     _lock: Lock,
 }
 
@@ -34,6 +37,8 @@ pub struct Started {
     pub taken_over: Option<usize>,
     /// A bpffs was mounted for it.
     pub mounted_bpffs: bool,
+    /// Where metrics are served.
+    pub http: Option<SocketAddr>,
     /// What it was loaded with. A datapath that is taken over keeps its map sizes.
     pub options: Options,
 }
@@ -47,6 +52,7 @@ impl Agent {
         check_host()?;
         let lock = Lock::take(instance)?;
         let cgroup = covered_cgroup(config)?;
+        let http = http_server(config)?;
         let mounted_bpffs = ensure_bpffs()?;
         let pins = instance.pins();
         let was_loaded = pins.exist();
@@ -62,12 +68,14 @@ impl Agent {
             cgroup,
             taken_over,
             mounted_bpffs,
+            http: http.as_ref().and_then(http::Server::addr),
             options,
         };
         Ok(Self {
             instance: instance.clone(),
             path,
             started,
+            http,
             _lock: lock,
         })
     }
@@ -82,8 +90,22 @@ impl Agent {
     ///
     /// # Errors
     /// When the control socket cannot be made.
-    pub fn serve(&self) -> Result<()> {
+    pub fn serve(self) -> Result<()> {
+        if let Some(http) = self.http {
+            http.serve(self.instance.clone());
+        }
         serve::run(&self.instance, self.path.maps())
+    }
+}
+
+/// The address that nobody chose may be taken, by another instance for example.
+fn http_server(config: &Config) -> Result<Option<http::Server>> {
+    match config.http.listen {
+        Some(Listen::Off) => Ok(None),
+        Some(Listen::At(addr)) => http::Server::bind(addr).map(Some),
+        None => Ok(http::Server::bind(DEFAULT_LISTEN)
+            .inspect_err(|error| eprintln!("warning: no metrics: {error:#}"))
+            .ok()),
     }
 }
 

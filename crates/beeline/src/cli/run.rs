@@ -56,5 +56,8 @@ fn tell(instance: &Instance, started: &Started) -> Result<()> {
         started.options.connections,
         output::bytes(started.options.queue_limit.into()),
     ))?;
+    if let Some(addr) = started.http {
+        output::line(&format!("metrics at http://{addr}/metrics"))?;
+    }
     output::line("serving; stop with Ctrl-C, see `beeline status`")
 }

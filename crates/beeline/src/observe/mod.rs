@@ -3,4 +3,5 @@
 
 pub mod conns;
 pub mod event;
+pub mod metrics;
 pub mod status;

@@ -88,7 +88,13 @@ impl Beeline {
 
     /// Starts an agent over the cgroup and waits until it serves.
     pub fn agent(&self) -> Agent {
+        self.agent_with(&[])
+    }
+
+    /// As [`Beeline::agent`], with further arguments of `beeline run`.
+    pub fn agent_with(&self, args: &[&str]) -> Agent {
         let mut command = self.command(&["run", "--cgroup", &self.cgroup]);
+        command.args(args);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

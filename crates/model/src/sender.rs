@@ -1,0 +1,63 @@
+//! The sending thread: `tcp_bpf_sendmsg`, `tcp_bpf_send_verdict`, `bpf_tcp_ingress`
+//! (net/ipv4/tcp_bpf.c, Linux 6.18).
+
+use crate::bpf::{Verdict, sk_msg};
+use crate::case::Case;
+use crate::rules::Rules;
+use crate::state::{End, Fault, Sender, State};
+use crate::tcp;
+
+pub(crate) fn may_send(case: &Case, state: &State) -> bool {
+    state.sender == Sender::AtRest && state.sent < case.messages && state.end == End::Open
+}
+
+/// Until the verdict, and if it is "pass" until the message is in TCP's queue: all under the lock.
+pub(crate) fn send(rules: Rules, case: &Case, state: &mut State) {
+    let byte = state.sent;
+    state.sent += 1;
+    if state.enrolment.sender && sk_msg(rules, case, state) == Verdict::Redirect {
+        state.sender = Sender::Verdict(byte);
+    } else if tcp::has_room(case, state) {
+        tcp::write(state, byte);
+    } else {
+        state.sender = Sender::WaitsForRoom(byte);
+    }
+}
+
+/// The sending thread goes on, if it can.
+pub(crate) fn go_on(case: &Case, state: &mut State) -> bool {
+    match state.sender {
+        Sender::AtRest => return false,
+        // tcp_bpf_sendmsg_redir: EPIPE when the target has no psock any more
+        Sender::Verdict(byte) if state.enrolment.socks => state.sender = Sender::Ingress(byte),
+        Sender::Verdict(_) => {
+            state.sender = Sender::AtRest;
+            state.fault = Some(Fault::CallFailed);
+        }
+        Sender::Ingress(byte) => {
+            // sk_psock_queue_msg drops the message when the psock was stopped meanwhile.
+            if state.enrolment.socks {
+                state.psock_queue.push(byte);
+            }
+            state.wake();
+            state.sender = Sender::AtRest;
+        }
+        Sender::WaitsForRoom(byte) => {
+            if !tcp::has_room(case, state) {
+                return false;
+            }
+            tcp::write(state, byte);
+            state.sender = Sender::AtRest;
+        }
+    }
+    true
+}
+
+/// Whether the sending program may end its stream now.
+pub(crate) fn may_shut_down(case: &Case, state: &State) -> bool {
+    let is_at_rest = state.sender == Sender::AtRest;
+    let is_racing = case.shuts_down_while_sending && state.sender.is_between();
+    let is_answered = state.read == state.sent || !case.waits_for_answer;
+    let is_last = state.sent == case.messages && is_answered;
+    state.end == End::Open && is_last && (is_at_rest || is_racing)
+}

@@ -18,10 +18,10 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kernels lint fmt clean
+.PHONY: help build demo test test-kernels test-programs lint fmt clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## Build the release binary, target/release/beeline
 	scripts/setup.sh build
@@ -42,6 +42,12 @@ test: ## Run all tests (root)
 test-kernels: ## Run the datapath's tests on other kernels, in QEMU, and write docs/kernels.md (an hour)
 	scripts/setup.sh kernels
 	scripts/kernels/test $(KERNELS)
+
+test-programs: ## Run databases, proxies, language runtimes and CPython's tests on both paths (root)
+	$(need_root)
+	scripts/setup.sh programs
+	$(CARGO) test --package datapath --test programs --locked --no-run
+	$(CARGO) --as-root test --package datapath --test programs --locked -- --include-ignored
 
 lint: ## Check formatting, scripts, dependencies, lints and docs; changes nothing
 	scripts/setup.sh lint

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Installs what this machine lacks for one purpose, with apt-get (Debian, Ubuntu).
 #
-#   scripts/setup.sh [build|lint|demo|test|kernels]
+#   scripts/setup.sh [build|lint|demo|test|kernels|programs]
 #
 # build   compile Beeline: clang, libelf and zlib headers, a C compiler for the vendored libbpf, Rust
 # lint    build, and the formatters and checkers
 # demo    build, and what makes the demo's networks
 # test    demo, and the programs whose traffic the tests shorten
 # kernels demo, and what boots other kernels with tests in them
+# programs test, and the larger programs of `make test-programs`: databases, languages, OpenSSH
 #
 # It looks at programs, not at packages, and does nothing when all are there. It never calls sudo. Services that come
 # with the packages are not started.
@@ -25,6 +26,11 @@ die() {
 # PROGRAM PACKAGE: the package is missing if the program is.
 need() {
     command -v "$1" >/dev/null || missing="$missing $2"
+}
+
+# The package of CPython's own tests for the distribution's python3.
+python_tests() {
+    apt-cache show python3 2>/dev/null | sed -n 's/^Version: \([0-9]*\.[0-9]*\).*/libpython\1-testsuite/p' | head -1
 }
 
 known_to_apt() {
@@ -74,7 +80,7 @@ find_missing() {
         need python3 python3
     fi
 
-    if [ "$purpose" = demo ] || [ "$purpose" = test ] || [ "$purpose" = kernels ]; then
+    if [ "$purpose" = demo ] || [ "$purpose" = test ] || [ "$purpose" = kernels ] || [ "$purpose" = programs ]; then
         need ip iproute2
         need nft nftables
     fi
@@ -91,7 +97,20 @@ find_missing() {
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
     fi
 
-    if [ "$purpose" = test ]; then
+    if [ "$purpose" = programs ]; then
+        need haproxy haproxy
+        need memcached memcached
+        need sshd openssh-server
+        need ssh openssh-client
+        need go golang-go
+        need java default-jdk-headless
+        need node nodejs
+        [ -n "$(find /usr/lib/postgresql -name postgres 2>/dev/null)" ] || missing="$missing postgresql"
+        /usr/bin/python3 -c 'import test.test_socket, test.test_asyncio' 2>/dev/null ||
+            missing="$missing python3 $(python_tests)"
+    fi
+
+    if [ "$purpose" = test ] || [ "$purpose" = programs ]; then
         need iptables iptables
         need iperf3 iperf3
         need redis-server redis-server
@@ -151,8 +170,8 @@ check_rust() {
 
 purpose=${1:-build}
 case "$purpose" in
-    build | lint | demo | test | kernels) ;;
-    *) die "usage: setup.sh [build|lint|demo|test|kernels]" ;;
+    build | lint | demo | test | kernels | programs) ;;
+    *) die "usage: setup.sh [build|lint|demo|test|kernels|programs]" ;;
 esac
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where a user does not look, and nft and nginx are
 

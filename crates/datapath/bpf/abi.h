@@ -43,6 +43,7 @@ enum reason {
 	REASON_QUEUE_FULL, /* the reader is behind: ordinary back-pressure has to act */
 	REASON_SHUT_DOWN, /* the sender had ended its stream: TCP has to refuse the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
+	REASON_STRANDED, /* the reader missed what lay behind a full queue, and had to be woken */
 	REASON_COUNT,
 };
 
@@ -94,12 +95,23 @@ struct end {
 	__u32 pad;
 };
 
+/* What keepalive options the program had when Beeline took the socket's keepalive timer. */
+struct alarm {
+	__u16 idle; /* TCP_KEEPIDLE, seconds */
+	__u16 interval; /* TCP_KEEPINTVL, seconds */
+	__u32 keepalive; /* SO_KEEPALIVE */
+	__u64 since_ns; /* CLOCK_MONOTONIC */
+};
+
 /* Both ends of an enrolled connection; the key is the client's view of the handshake. */
 struct conn {
 	__u64 client_sk;
 	__u64 client_cookie;
 	__u64 server_sk; /* 0 until the server is established */
 	__u64 server_cookie;
+	__u8 client_stranded; /* that end had to be woken by its clock: lib/alarm.h */
+	__u8 server_stranded;
+	__u8 pad[6];
 };
 
 /* A server's half-finished handshake; the key is the server's view of it. */
@@ -166,13 +178,15 @@ struct end_record {
 	__u32 unread; /* bytes that wait in the psock queue */
 	__u32 state; /* TCP state, include/net/tcp_states.h */
 	__u8 has_psock; /* 0: the socket is plain TCP again */
-	__u8 pad[7];
+	__u8 has_alarm; /* Beeline uses its keepalive timer */
+	__u8 pad[6];
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
 _Static_assert(sizeof(struct settings) == 32, "settings");
 _Static_assert(sizeof(struct end) == 64, "end: one cache line");
-_Static_assert(sizeof(struct conn) == 32, "conn");
+_Static_assert(sizeof(struct alarm) == 16, "alarm");
+_Static_assert(sizeof(struct conn) == 40, "conn");
 _Static_assert(sizeof(struct offer) == 16, "offer");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");

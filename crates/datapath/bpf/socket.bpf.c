@@ -10,6 +10,7 @@
  * docs/paths/socket.md walks one connection. "Invariant N" refers to docs/architecture.md.
  */
 #include "vmlinux.h"
+#include "lib/alarm.h"
 #include "lib/count.h"
 #include "lib/maps.h"
 #include "lib/peer.h"
@@ -130,7 +131,8 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 		return reason;
 	}
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
-					       BPF_SOCK_OPS_RTT_CB_FLAG);
+					       BPF_SOCK_OPS_RTT_CB_FLAG |
+					       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	add(&sums->enrolled, 1);
 	emit(sk, end, EVENT_ENROLLED, REASON_NONE);
 	return REASON_NONE;
@@ -196,11 +198,6 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 		add(&sums->paired, 1);
 	emit(sk, own_end(ops), EVENT_PAIRED, REASON_NONE);
 	return REASON_NONE;
-}
-
-static __always_inline struct handshake client_view(struct end *end)
-{
-	return is_client(end) ? end->own : mirror(end->own);
 }
 
 /* The program ended its stream, and goes on reading. When the peer acknowledges that, the kernel
@@ -314,6 +311,9 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_RTT_CB:
 		acknowledged(ops, sk);
 		return 1;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		packet_leaves(ops, sk);
+		return 1;
 	default:
 		return 1;
 	}
@@ -385,8 +385,14 @@ static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 {
 	struct sock *peer = (struct sock *)end->peer_sk;
 
-	return end->tx_reason == REASON_QUEUE_FULL && sock_cookie(peer) == end->peer_cookie &&
-	       all_was_read(own, (struct tcp_sock *)peer) && nobody_reads_natively(peer);
+	if (end->tx_reason != REASON_QUEUE_FULL || sock_cookie(peer) != end->peer_cookie ||
+	    !all_was_read(own, (struct tcp_sock *)peer) || !nobody_reads_natively(peer))
+		return false;
+	if (!peer_was_stranded(end))
+		return true;
+	end->tx_reason = REASON_STRANDED;
+	count_reason(REASON_STRANDED);
+	return false;
 }
 
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,

@@ -29,11 +29,23 @@ enum {
 #define AF_INET6 10
 
 #define SOL_TCP 6
+#define TCP_KEEPIDLE 4
+#define TCP_KEEPINTVL 5
 #define TCP_NOTSENT_LOWAT 25
+
+/* include/uapi/asm-generic/socket.h */
+#define SOL_SOCKET 1
+#define SO_KEEPALIVE 9
+#define SO_RCVLOWAT 18
+
+/* include/uapi/linux/eventpoll.h */
+#define EPOLLET (1U << 31)
 
 /* include/net/sock.h, include/uapi/asm-generic/fcntl.h */
 #define SEND_SHUTDOWN 2
 #define O_NONBLOCK 04000
+
+#define NSEC_PER_SEC 1000000000ULL
 
 #define EEXIST 17
 #define EBUSY 16
@@ -68,11 +80,13 @@ enum {
 	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
 	BPF_SOCK_OPS_STATE_CB = 10,
 	BPF_SOCK_OPS_RTT_CB = 12,
+	BPF_SOCK_OPS_HDR_OPT_LEN_CB = 14,
 };
 
 enum {
 	BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2,
 	BPF_SOCK_OPS_RTT_CB_FLAG = 1 << 3,
+	BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG = 1 << 6,
 };
 
 /* TCP states as BPF_SOCK_OPS_STATE_CB passes them; TCP_NEW_SYN_RECV is that of a request socket
@@ -130,6 +144,15 @@ struct bpf_sock_ops {
 		struct bpf_sock *sk;
 		__u64 : 64;
 	} __attribute__((aligned(8)));
+	union {
+		void *skb_data;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	union {
+		void *skb_data_end;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	__u32 skb_len; /* 0 where the operation has no packet */
 };
 
 struct sk_msg_md {

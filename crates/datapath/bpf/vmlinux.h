@@ -88,6 +88,20 @@ struct socket_wq {
 	wait_queue_head_t wait;
 };
 
+/* fs/eventpoll.c */
+struct epoll_event {
+	__u32 events;
+};
+
+struct epitem {
+	struct epoll_event event;
+};
+
+struct eppoll_entry {
+	struct epitem *base;
+	struct wait_queue_entry wait;
+};
+
 typedef struct {
 	int owned;
 } socket_lock_t;
@@ -137,6 +151,7 @@ struct inet_sock {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
+	__u8 icsk_probes_out; /* unanswered */
 };
 
 /* include/linux/tcp.h */

@@ -145,6 +145,7 @@ named! {
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
         ShutDown = REASON_SHUT_DOWN "shut_down": "the sender had ended its stream: TCP refuses the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
+        Stranded = REASON_STRANDED "stranded": "the reader missed what lay behind a full queue, and had to be woken",
     }
 }
 

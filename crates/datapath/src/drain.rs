@@ -62,6 +62,8 @@ pub struct Held {
 pub enum HeldBy {
     /// Its reader has not read what was redirected to it.
     Unread,
+    /// Its keepalive timer is in use, and is given back with the next tick, within a second.
+    Alarm,
     /// This thread was inside a send to it all the time.
     Sender(Sender),
 }
@@ -192,6 +194,9 @@ fn release(
 fn held_by(end: &EndRecord, peer_inode: Option<u64>, senders: &[Sender]) -> Option<HeldBy> {
     if end.unread > 0 {
         return Some(HeldBy::Unread);
+    }
+    if end.has_alarm != 0 {
+        return Some(HeldBy::Alarm);
     }
     senders
         .iter()

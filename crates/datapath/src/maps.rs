@@ -12,8 +12,8 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 8] = [
-    FIRST, "offers", "conns", "socks", "targets", "ends", "totals", "events",
+pub(crate) const SHARED: [&str; 9] = [
+    FIRST, "offers", "conns", "socks", "targets", "ends", "alarms", "totals", "events",
 ];
 
 const ONLY_KEY: [u8; 4] = [0; 4];

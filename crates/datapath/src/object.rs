@@ -45,6 +45,9 @@ pub(crate) fn share(object: &mut OpenObject, name: &str, map: &MapHandle) -> Res
         .map_err(Error::bpf("share the map", name))
 }
 
+/// What iterators look into.
+const ITERATED: [&str; 2] = ["ends", "alarms"];
+
 /// Opens an object with an iterator over the map `ends`; of the other maps that are shared, it makes
 /// none.
 pub(crate) fn open_iterator(
@@ -54,12 +57,15 @@ pub(crate) fn open_iterator(
 ) -> Result<OpenObject> {
     let mut open = self::open(elf, name)?;
     for mut map in open.maps_mut() {
-        if SHARED.iter().any(|name| map.name() == *name) && map.name() != "ends" {
+        let (name, shared) = (map.name(), SHARED.iter().any(|name| map.name() == *name));
+        if shared && !ITERATED.iter().any(|used| name == *used) {
             map.set_autocreate(false)
                 .map_err(Error::bpf("open", "the iterator"))?;
         }
     }
-    share(&mut open, "ends", maps.get("ends"))?;
+    for name in ITERATED {
+        share(&mut open, name, maps.get(name))?;
+    }
     Ok(open)
 }
 

@@ -55,20 +55,7 @@ fn sent(bed: &Bed) -> Result<(u64, u64)> {
 }
 
 fn low_water(sock: &TcpStream) -> i32 {
-    let (mut value, mut len): (libc::c_int, libc::socklen_t) = (0, 4);
-    // SAFETY: the pointers are those of live integers, and `len` is the size of the value.
-    let done = unsafe {
-        let to = (&raw mut value).cast();
-        libc::getsockopt(
-            sock.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            TCP_NOTSENT_LOWAT,
-            to,
-            &mut len,
-        )
-    };
-    assert_eq!(done, 0);
-    value
+    common::option(sock, libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT)
 }
 
 /// Receives with MSG_WAITALL.

@@ -69,6 +69,14 @@ struct {
 	__type(value, struct end);
 } ends SEC(".maps");
 
+/* Of the sockets that keep a clock: lib/alarm.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct alarm);
+} alarms SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

@@ -28,6 +28,11 @@ static __always_inline bool is_client(const struct end *end)
 	return end->flags & END_CLIENT;
 }
 
+static __always_inline struct handshake client_view(struct end *end)
+{
+	return is_client(end) ? end->own : mirror(end->own);
+}
+
 /* The kernel's socket behind a sock_ops context; also where the context offers none, as for a
  * request socket.
  */

@@ -336,12 +336,36 @@ pub fn set_option(sock: impl AsFd, level: i32, name: i32, value: i32) -> io::Res
     }
 }
 
+/// The integer value of a socket option.
+pub fn option(sock: impl AsFd, level: i32, name: i32) -> i32 {
+    let (mut value, mut len): (libc::c_int, libc::socklen_t) = (0, 4);
+    // SAFETY: the pointers are those of live integers, and `len` is the size of the value.
+    let done = unsafe {
+        let to = (&raw mut value).cast();
+        libc::getsockopt(sock.as_fd().as_raw_fd(), level, name, to, &mut len)
+    };
+    assert_eq!(done, 0, "option {level}, {name}");
+    value
+}
+
 /// Bytes in the send queue that the peer's kernel has not acknowledged or the window forbids.
 pub fn unsent(sock: &TcpStream) -> i32 {
     let mut bytes: libc::c_int = 0;
     // SAFETY: TIOCOUTQ writes one integer to a live place.
     let done = unsafe { libc::ioctl(sock.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if done == 0 { bytes } else { 0 }
+}
+
+/// Bytes to read, as FIONREAD counts them.
+pub fn unread(sock: &TcpStream) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one integer to a live place.
+    let done = unsafe { libc::ioctl(sock.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if done == 0 {
+        usize::try_from(bytes).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// Threads of this process that sleep in a read. `wchan` would tell as well, but not before Linux

@@ -1,0 +1,331 @@
+//! A reader that waits for edges, and takes a short read for the end of what is there (invariant 2).
+//!
+//! While the peer's queue is full, bytes of the kernel path lie behind redirected ones. A read that
+//! empties the queue of redirected ones is short although there is more to read, and the edge that
+//! told of it may be long gone. With plain TCP a short read is the end, so programs rely on it.
+
+mod common;
+
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, option, seed, set_option};
+use datapath::abi::Reason;
+use datapath::socket::Options;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{accept, stream};
+use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
+
+const LIMIT: u32 = 256 << 10;
+const PIECE: usize = 4096;
+
+/// How a program finds out that it has read everything.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    /// A read returned less than it asked for.
+    ShortRead,
+    /// FIONREAD said, before the read, no more than it returned.
+    Counted,
+}
+
+/// One socket in an epoll set of its own.
+struct Reader {
+    sock: TcpStream,
+    epoll: OwnedFd,
+    end: End,
+    pattern: Pattern,
+}
+
+impl Reader {
+    fn new(sock: TcpStream, end: End, seed: u64) -> Result<Self> {
+        Self::waiting_for(libc::EPOLLIN | libc::EPOLLET, sock, end, seed)
+    }
+
+    fn waiting_for(events: i32, sock: TcpStream, end: End, seed: u64) -> Result<Self> {
+        sock.set_nonblocking(true)?;
+        // SAFETY: makes a descriptor that nobody else has.
+        let epoll = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
+        let (set, fd, add) = (epoll.as_raw_fd(), sock.as_raw_fd(), libc::EPOLL_CTL_ADD);
+        let events = events as u32;
+        let mut event = libc::epoll_event { events, u64: 0 };
+        // SAFETY: both descriptors and the event live.
+        assert_eq!(unsafe { libc::epoll_ctl(set, add, fd, &mut event) }, 0);
+        let pattern = Pattern::new(seed);
+        Ok(Self {
+            sock,
+            epoll,
+            end,
+            pattern,
+        })
+    }
+
+    /// Whether an edge came in time; it is gone then.
+    fn edge(&self, within: Duration) -> bool {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let timeout = i32::try_from(within.as_millis()).expect("a short time");
+        // SAFETY: room for the one event that is asked for.
+        unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), &mut event, 1, timeout) == 1 }
+    }
+
+    /// Edges that came until now are gone.
+    fn ignore_edges(&self) {
+        while self.edge(Duration::ZERO) {}
+    }
+
+    /// Reads until there is no more, as far as the program can tell.
+    fn drain(&mut self) -> Result {
+        let mut buf = vec![0; 64 << 10];
+        loop {
+            let there = common::unread(&self.sock);
+            let n = match self.sock.read(&mut buf) {
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            assert_eq!(self.pattern.differs(&buf[..n]), None);
+            let all = match self.end {
+                End::ShortRead => n < buf.len(),
+                End::Counted => there <= n,
+            };
+            if all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads `bytes` in all, as such a program does.
+    fn read(&mut self, bytes: u64) -> Result {
+        self.drain()?;
+        let until = Instant::now() + SOON;
+        while self.pattern.offset() < bytes {
+            assert!(
+                self.edge(until.saturating_duration_since(Instant::now())),
+                "no edge after {} of {bytes} bytes",
+                self.pattern.offset()
+            );
+            self.drain()?;
+        }
+        Ok(())
+    }
+}
+
+/// A connection with its bed.
+struct Stream {
+    bed: Bed,
+    pods: [Pod; 2],
+    _node: Node,
+    a: TcpStream,
+    to_b: Pattern,
+    seed: u64,
+}
+
+impl Stream {
+    fn open(cgroup: &Cgroup) -> Result<(Self, TcpStream)> {
+        let (stream, listener) = Self::waiting(cgroup)?;
+        Ok((stream, accept(&listener)?))
+    }
+
+    /// With a connection that nobody has accepted.
+    fn waiting(cgroup: &Cgroup) -> Result<(Self, TcpListener)> {
+        let options = Options {
+            queue_limit: LIMIT,
+            ..Options::default()
+        };
+        let bed = Bed::with(cgroup, options)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let a = client.connect(addr)?;
+        bed.wait_paired(1)?;
+        let seed = seed();
+        let to_b = Pattern::new(seed);
+        Ok((
+            Self {
+                bed,
+                pods: [client, web],
+                _node: node,
+                a,
+                to_b,
+                seed,
+            },
+            listener,
+        ))
+    }
+
+    fn send(&mut self, bytes: usize) -> Result {
+        stream::send_from(&self.a, &mut self.to_b, bytes as u64, PIECE)?;
+        Ok(())
+    }
+
+    /// Sends until the kernel path has taken a few messages.
+    fn overfill(&mut self) -> Result {
+        while self.bed.totals()?.count(Reason::QueueFull) == 0 {
+            self.send(PIECE)?;
+        }
+        self.send(3 * PIECE)?;
+        Ok(wait_for("the reader's kernel to have it", SOON, || {
+            common::unsent(&self.a) == 0
+        })?)
+    }
+
+    fn clocks(&self) -> Result<usize> {
+        Ok(self
+            .bed
+            .ends()?
+            .iter()
+            .filter(|end| end.has_alarm == 1)
+            .count())
+    }
+}
+
+/// The reader is busy elsewhere while its peer sends more than the limit; then nothing more comes.
+fn stalled(cgroup: &Cgroup, end: End) -> Result {
+    let (mut stream, b) = Stream::open(cgroup)?;
+    let mut reader = Reader::new(b, end, stream.seed)?;
+    stream.overfill()?;
+    reader.ignore_edges();
+    reader.read(stream.to_b.offset())
+}
+
+/// What a program reads of its keepalive options.
+fn keepalive(sock: &TcpStream) -> [i32; 3] {
+    [
+        option(sock, libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        option(sock, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+        option(sock, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    ]
+}
+
+/// They are the same after the reader was woken.
+fn gives_back_keepalive(mut stream: Stream, b: TcpStream) -> Result {
+    let before = keepalive(&b);
+    let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+    stream.overfill()?;
+    assert_eq!((keepalive(&reader.sock), stream.clocks()?), ([1, 1, 1], 1));
+    reader.ignore_edges();
+    reader.read(stream.to_b.offset())?;
+    assert_eq!((keepalive(&reader.sock), stream.clocks()?), (before, 0));
+    Ok(())
+}
+
+kernel_test! {
+    fn edge_triggered_reader_gets_what_lies_behind_its_queue(cgroup: &Cgroup) -> Result {
+        stalled(cgroup, End::ShortRead)
+    }
+
+    fn edge_triggered_reader_that_counts_gets_what_lies_behind_its_queue(cgroup: &Cgroup) -> Result {
+        stalled(cgroup, End::Counted)
+    }
+
+    fn reader_that_waits_only_later_gets_what_lies_behind_its_queue(cgroup: &Cgroup) -> Result {
+        let (mut stream, b) = Stream::open(cgroup)?;
+        stream.overfill()?;
+        let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+        reader.ignore_edges();
+        reader.read(stream.to_b.offset())
+    }
+
+    /// Nothing tells of the bytes behind but their acknowledgement, which comes after the last read.
+    fn queue_that_is_emptied_before_the_acknowledgement_is_no_end(cgroup: &Cgroup) -> Result {
+        let (mut stream, b) = Stream::open(cgroup)?;
+        let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+        set_option(&reader.sock, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0)?;
+        while stream.bed.totals()?.count(Reason::QueueFull) == 0 {
+            stream.send(PIECE)?;
+        }
+        reader.ignore_edges();
+        reader.read(stream.to_b.offset())
+    }
+
+    fn sender_that_waits_for_room_is_read_to_the_end(cgroup: &Cgroup) -> Result {
+        const MORE: u64 = 32 << 20;
+        let (mut stream, b) = Stream::open(cgroup)?;
+        let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+        stream.overfill()?;
+        let all = stream.to_b.offset() + MORE;
+        let sender = thread::spawn(move || -> Result<Stream> {
+            stream::send_from(&stream.a, &mut stream.to_b, MORE, PIECE)?;
+            Ok(stream)
+        });
+        reader.ignore_edges();
+        reader.read(all)?;
+        sender.join().expect("the sender panicked")?;
+        Ok(())
+    }
+
+    fn end_of_the_stream_behind_the_queue_is_read(cgroup: &Cgroup) -> Result {
+        let (mut stream, b) = Stream::open(cgroup)?;
+        let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+        stream.overfill()?;
+        stream::finish(&stream.a)?;
+        reader.ignore_edges();
+        reader.read(stream.to_b.offset())?;
+        wait_for("the end", SOON, || matches!(reader.sock.read(&mut [0]), Ok(0)))?;
+        Ok(())
+    }
+
+    /// It would miss the next ones, too.
+    fn direction_to_a_reader_that_had_to_be_woken_does_not_come_back(cgroup: &Cgroup) -> Result {
+        let (mut stream, b) = Stream::open(cgroup)?;
+        let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+        stream.overfill()?;
+        reader.ignore_edges();
+        reader.read(stream.to_b.offset())?;
+        stream.send(PIECE)?;
+        reader.read(stream.to_b.offset())?;
+        assert_eq!(stream.bed.totals()?.count(Reason::Stranded), 1);
+        Ok(())
+    }
+
+    fn keepalive_options_are_those_of_before(cgroup: &Cgroup) -> Result {
+        let (stream, b) = Stream::open(cgroup)?;
+        gives_back_keepalive(stream, b)
+    }
+
+    fn keepalive_of_the_program_is_as_before(cgroup: &Cgroup) -> Result {
+        let (stream, b) = Stream::open(cgroup)?;
+        set_option(&b, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        set_option(&b, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 300)?;
+        set_option(&b, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 30)?;
+        gives_back_keepalive(stream, b)
+    }
+
+    fn keepalive_that_the_program_sets_meanwhile_stays(cgroup: &Cgroup) -> Result {
+        let (mut stream, b) = Stream::waiting(cgroup)?;
+        stream.overfill()?;
+        let b = accept(&b)?;
+        set_option(&b, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+        reader.ignore_edges();
+        reader.read(stream.to_b.offset())?;
+        assert_eq!((keepalive(&reader.sock)[0], stream.clocks()?), (1, 0));
+        Ok(())
+    }
+
+    /// It looks at the socket's state each time, so nothing is done to the socket.
+    fn level_triggered_reader_needs_no_clock(cgroup: &Cgroup) -> Result {
+        let (mut stream, b) = Stream::open(cgroup)?;
+        let mut reader = Reader::waiting_for(libc::EPOLLIN, b, End::ShortRead, stream.seed)?;
+        stream.overfill()?;
+        assert_eq!((keepalive(&reader.sock)[0], stream.clocks()?), (0, 0));
+        reader.read(stream.to_b.offset())
+    }
+
+    /// TCP gives a connection up when nobody answers its keepalive; one whose program did not ask for
+    /// that lives on.
+    fn ticks_that_nobody_answers_end(cgroup: &Cgroup) -> Result {
+        let (mut stream, b) = Stream::open(cgroup)?;
+        let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
+        stream.overfill()?;
+        reader.ignore_edges();
+        let lost = Dropping::arriving(&stream.pods[0], PLAIN_ACKS)?;
+        wait_for("the clock to stop", SOON, || stream.clocks().is_ok_and(|clocks| clocks == 0))?;
+        assert_eq!(keepalive(&reader.sock)[0], 0);
+        lost.end()?;
+        stream.send(PIECE)?;
+        reader.read(stream.to_b.offset())
+    }
+}

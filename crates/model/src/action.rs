@@ -35,6 +35,10 @@ pub enum Action {
     Ring,
     /// `beeline detach` begins.
     Detach,
+    /// `beeline retire` begins: the ends that exist are marked.
+    Retire,
+    /// It marks an end that was enrolled since.
+    MarkAgain,
     /// It saw the sender at rest.
     Quiesced,
     /// It takes the reader's socket out of the maps.
@@ -65,6 +69,8 @@ impl Action {
             | Self::HalfClose
             | Self::EpollAgain(_)
             | Self::Detach
+            | Self::Retire
+            | Self::MarkAgain
             | Self::Quiesced
             | Self::ReleaseReader
             | Self::ReleaseSender
@@ -92,9 +98,11 @@ impl fmt::Display for Action {
             Self::EpollAgain(_) => "reader: epoll_wait() again",
             Self::Ring => "Beeline wakes the reader",
             Self::Detach => "detach begins",
-            Self::Quiesced => "detach saw the sender at rest",
-            Self::ReleaseReader => "detach releases the reader's socket",
-            Self::ReleaseSender => "detach releases the sender's socket",
+            Self::Retire => "retire begins",
+            Self::MarkAgain => "retire marks the sender's socket",
+            Self::Quiesced => "agent saw the sender at rest",
+            Self::ReleaseReader => "agent releases the reader's socket",
+            Self::ReleaseSender => "agent releases the sender's socket",
             Self::AgentDies => "agent is killed",
             Self::TakeBack => "beeline run takes over",
         };

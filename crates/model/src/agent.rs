@@ -15,6 +15,28 @@ pub(crate) fn detach(state: &mut State) {
     state.agent = Agent::Quiesces;
 }
 
+pub(crate) fn may_retire(case: &Case, state: &State) -> bool {
+    case.retires && !state.retires && state.agent == Agent::Absent
+}
+
+/// Marks the ends that exist. One that is enrolled later is marked when the agent looks again, and
+/// the wait for its sender begins anew.
+pub(crate) fn retire(state: &mut State) {
+    state.retires = true;
+    state.retiring = state.enrolment.sender;
+    state.agent = Agent::Quiesces;
+}
+
+pub(crate) fn mark_again(state: &mut State) -> bool {
+    let may = state.retires && state.agent != Agent::Absent;
+    let is_new = may && state.enrolment.sender && !state.retiring;
+    if is_new {
+        state.retiring = true;
+        state.agent = Agent::Quiesces;
+    }
+    is_new
+}
+
 /// The sending thread was seen outside of a redirect.
 pub(crate) fn quiesced(rules: Rules, state: &mut State) -> bool {
     let at_rest = !state.sender.is_between() || !rules.has(Rule::NobodyBetween);

@@ -42,7 +42,8 @@ fn over_kernel_path(state: &mut State, reason: Reason) -> Verdict {
 }
 
 fn hold_back(rules: Rules, case: &Case, state: &State) -> Option<Reason> {
-    if state.mode == Mode::Detaching {
+    let is_retired = state.mode == Mode::Detaching || state.retiring;
+    if is_retired && rules.has(Rule::Retired) {
         return Some(Reason::Retired);
     }
     let is_full = state.psock_queue.len() > usize::from(case.queue_limit);

@@ -65,6 +65,8 @@ pub struct Case {
     pub half_close: HalfClose,
     /// How often an administrator may detach; the agent may die at every step, and be started anew.
     pub detaches: u8,
+    /// Whether the connection is retired some time, by an agent that may die as well.
+    pub retires: bool,
     /// Whether the sender may reset the connection.
     pub resets: bool,
     /// Whether the sending program waits for an answer to all that it sent before it ends its stream.
@@ -90,6 +92,7 @@ impl Default for Case {
             enrolment: Enrolments::SenderConnects,
             half_close: HalfClose::Never,
             detaches: 0,
+            retires: false,
             resets: false,
             waits_for_answer: false,
             shuts_down_while_sending: false,

@@ -33,6 +33,8 @@ const STEPS: &[Action] = &[
     Action::EpollAgain(1),
     Action::Ring,
     Action::Detach,
+    Action::Retire,
+    Action::MarkAgain,
     Action::Quiesced,
     Action::ReleaseReader,
     Action::ReleaseSender,
@@ -70,6 +72,10 @@ impl Machine {
             Action::Detach => agent::may_detach(&self.case, &state)
                 .then(|| agent::detach(&mut state))
                 .is_some(),
+            Action::Retire => agent::may_retire(&self.case, &state)
+                .then(|| agent::retire(&mut state))
+                .is_some(),
+            Action::MarkAgain => agent::mark_again(&mut state),
             Action::Quiesced => agent::quiesced(self.rules, &mut state),
             Action::ReleaseReader => agent::release_reader(self.rules, &mut state),
             Action::ReleaseSender => agent::release_sender(&mut state),

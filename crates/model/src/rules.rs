@@ -12,6 +12,8 @@ pub enum Rule {
     NoNativeSleeper,
     /// `hold_back`: no redirect when more than the limit waits unread.
     QueueLimit,
+    /// `hold_back`: no redirect while detaching, nor from a socket that is retiring.
+    Retired,
     /// `half_closed`, `drain.rs`: a socket with data in its psock queue stays in `socks`.
     NothingQueued,
     /// `half_closed`, `quiesce.rs`: a socket stays in `socks` while a sender is between its verdict

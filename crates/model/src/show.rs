@@ -18,6 +18,14 @@ impl fmt::Display for State {
         if self.mode == Mode::Detaching {
             write!(f, " | detaching, agent {:?}", self.agent)?;
         }
+        if self.retires {
+            let mark = if self.retiring {
+                "marked"
+            } else {
+                "not marked"
+            };
+            write!(f, " | retiring, sender {mark}, agent {:?}", self.agent)?;
+        }
         if let Some(fault) = self.fault {
             write!(f, " | {fault:?}")?;
         }

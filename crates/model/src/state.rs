@@ -163,6 +163,10 @@ pub struct State {
     pub(crate) mode: Mode,
     pub(crate) agent: Agent,
     pub(crate) detaches: u8,
+    /// `retire` was called.
+    pub(crate) retires: bool,
+    /// The mark in the sender's `struct end`.
+    pub(crate) retiring: bool,
     pub(crate) fault: Option<Fault>,
 }
 
@@ -198,6 +202,8 @@ impl State {
             mode: Mode::On,
             agent: Agent::Absent,
             detaches: 0,
+            retires: false,
+            retiring: false,
             fault: None,
         }
     }

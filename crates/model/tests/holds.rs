@@ -67,6 +67,18 @@ fn detached_and_taken_back_with_an_agent_that_may_die_at_every_step() {
 }
 
 #[test]
+fn retired_by_an_agent_that_may_die_at_every_step() {
+    for reads in READS {
+        let retires = true;
+        holds(Case {
+            reads,
+            retires,
+            ..Case::default()
+        });
+    }
+}
+
+#[test]
 fn detached_while_somebody_is_enrolled() {
     for enrolment in [Enrolments::ReaderLate, Enrolments::BothLate] {
         let reads = Reads::EdgeTriggered;

@@ -66,3 +66,16 @@ fn two_threads_read_one_non_blocking_socket() {
         Property::InOrder,
     );
 }
+
+#[test]
+fn retired_while_the_server_is_enrolled() {
+    open(
+        Case {
+            enrolment: Enrolments::ReaderConnects,
+            retires: true,
+            messages: 1,
+            ..Case::default()
+        },
+        Property::NothingLost,
+    );
+}

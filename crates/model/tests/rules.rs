@@ -25,6 +25,7 @@ const BASE: Case = Case {
     enrolment: Enrolments::SenderConnects,
     half_close: HalfClose::Never,
     detaches: 0,
+    retires: false,
     resets: false,
     waits_for_answer: false,
     shuts_down_while_sending: false,
@@ -58,6 +59,22 @@ fn return_while_a_reader_sleeps_natively() {
 #[test]
 fn redirect_without_a_limit() {
     needed(BASE, Rule::QueueLimit, Property::Bounded);
+}
+
+#[test]
+fn released_while_messages_are_redirected() {
+    for case in [
+        Case {
+            detaches: 1,
+            ..BASE
+        },
+        Case {
+            retires: true,
+            ..BASE
+        },
+    ] {
+        needed(case, Rule::Retired, Property::NoCallFails);
+    }
 }
 
 #[test]

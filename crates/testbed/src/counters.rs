@@ -18,6 +18,23 @@ impl NetNs {
         })
     }
 
+    /// Whether somebody listens on a TCP port in this namespace; found without connecting.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) when /proc cannot be read.
+    pub fn listens(&self, port: u16) -> Result<bool> {
+        for file in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+            let text = self.run(|| fs::read_to_string(file))?;
+            let text = text.tried("is /proc mounted?", || {
+                format!("read {file} in {}", self.name())
+            })?;
+            if listens_in(&text, port) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A counter of the protocols in this namespace, for instance `TcpExt` `TCPFastOpenPassive`, `MPTcpExt`
     /// `MPCapableSYNRX` or `Tcp` `RetransSegs`; `None` when this kernel does not have it.
     ///
@@ -40,6 +57,15 @@ impl NetNs {
     }
 }
 
+/// The local address ends in the port, and state 0A is LISTEN (Documentation/networking/proc_net_tcp.rst, 6.18).
+fn listens_in(text: &str, port: u16) -> bool {
+    let end = format!(":{port:04X}");
+    text.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&end)) && fields.nth(1) == Some("0A")
+    })
+}
+
 /// Each group has a line of names and then a line of values.
 fn counter_in(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text
@@ -53,6 +79,13 @@ fn counter_in(text: &str, group: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listener_is_found_by_port_and_state() {
+        let text = "  sl  local_address rem_address   st\n   0: 00000000:1F90 00000000:0000 0A 0\n";
+        assert!(listens_in(text, 8080) && !listens_in(text, 80));
+        assert!(!listens_in(&text.replace("0A", "06"), 8080));
+    }
 
     #[test]
     fn counter_is_found_by_group_and_name() {

@@ -11,6 +11,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute,
 };
+use rtnetlink::packet_route::route::{RouteFlags, RouteScope};
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
     RouteMessageBuilder,
@@ -167,6 +168,40 @@ pub fn route(ns: &NetNs, dest: IpAddr, prefix: u8, gateway: IpAddr) -> Result<()
         .tried("are both of one family?", || tried.clone())?
         .build();
     request(ns, &tried, async move |handle| {
+        handle.route().add(message).execute().await
+    })
+}
+
+/// Adds a route to `dest`/`prefix` out of `link`: to a neighbour there, or by way of `gateway`, which need not be in any
+/// network of the link.
+///
+/// # Errors
+/// [`Error::Netlink`] when there is no such link, or addresses are of different families.
+pub fn route_by_link(
+    ns: &NetNs,
+    dest: IpAddr,
+    prefix: u8,
+    link: &str,
+    gateway: Option<IpAddr>,
+) -> Result<()> {
+    let tried = format!("add route {dest}/{prefix} by {link}");
+    let mut route = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(dest, prefix)
+        .map_err(std::io::Error::other)
+        .tried("", || tried.clone())?;
+    if let Some(gateway) = gateway {
+        route = route
+            .gateway(gateway)
+            .map_err(std::io::Error::other)
+            .tried("are both of one family?", || tried.clone())?;
+    } else {
+        route = route.scope(RouteScope::Link);
+    }
+    request(ns, &tried, async move |handle| {
+        let mut message = route.output_interface(index(handle, link).await?).build();
+        if gateway.is_some() {
+            message.header.flags |= RouteFlags::Onlink;
+        }
         handle.route().add(message).execute().await
     })
 }

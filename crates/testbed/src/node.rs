@@ -30,6 +30,10 @@ pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 /// The node's address towards [`OUTSIDE6`].
 pub const UPLINK6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
+/// The node as routed pods see it; every one of their links has these addresses, as Calico's have the first.
+const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const NEXT_HOP6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 /// The interface of pods and of [`Outside`].
 const ETH0: &str = "eth0";
 
@@ -91,6 +95,18 @@ impl Node {
         self.pod_with_addr(name, Ipv4Addr::new(10, 244, high, low))
     }
 
+    /// Makes a pod that is not on the bridge: the node has a route to its address, and it reaches all others, pods
+    /// included, through the node. Addresses are taken in turn with [`Node::pod`].
+    ///
+    /// # Errors
+    /// When a namespace, link or route cannot be made.
+    pub fn routed_pod(&self, name: &str) -> Result<Pod> {
+        let host = self.next_host.fetch_add(1, Ordering::Relaxed);
+        let [high, low] = host.to_be_bytes();
+        let ip = Ipv4Addr::new(10, 244, high, low);
+        Pod::route(self, name, ip, pod_ip6(host), format!("cali{host}"))
+    }
+
     /// Makes a pod with an address of one's choice in 10.244.0.0/16; its IPv6 address ends in the same 16 bits.
     ///
     /// # Errors
@@ -137,7 +153,7 @@ fn without_dad(ns: &NetNs) -> Result<()> {
     ns.sysctl("net.ipv6.conf.all.accept_dad", 0)
 }
 
-/// A namespace with `eth0` on a node's bridge and default routes through the node. It derefs to its namespace.
+/// A namespace with `eth0` on a node's bridge, or routed, and default routes through the node. It derefs to its namespace.
 #[derive(Debug)]
 pub struct Pod {
     ns: NetNs,
@@ -158,14 +174,41 @@ impl Pod {
         link::default_route(&ns, GATEWAY.into())?;
         link::default_route(&ns, GATEWAY6.into())?;
         node.note_pod(ip, ip6);
-        let node = node.ns.clone();
-        Ok(Self {
+        Ok(Self::new(ns, node, port, ip, ip6))
+    }
+
+    fn route(node: &Node, name: &str, ip: Ipv4Addr, ip6: Ipv6Addr, port: String) -> Result<Self> {
+        let ns = NetNs::new(name)?;
+        without_dad(&ns)?;
+        link::veth((node, &port), (&ns, ETH0))?;
+        link::address(node, &port, NEXT_HOP.into(), 32)?;
+        link::address(node, &port, NEXT_HOP6.into(), 64)?;
+        link::up(node, &port)?;
+        addresses(&ns, ETH0, (ip, 32), (ip6, 128))?;
+        for (own, all, gateway) in [
+            (
+                IpAddr::from(ip),
+                IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                IpAddr::from(NEXT_HOP),
+            ),
+            (ip6.into(), Ipv6Addr::UNSPECIFIED.into(), NEXT_HOP6.into()),
+        ] {
+            let own_prefix = if own.is_ipv4() { 32 } else { 128 };
+            link::route_by_link(node, own, own_prefix, &port, None)?;
+            link::route_by_link(&ns, all, 0, ETH0, Some(gateway))?;
+        }
+        node.note_pod(ip, ip6);
+        Ok(Self::new(ns, node, port, ip, ip6))
+    }
+
+    fn new(ns: NetNs, node: &Node, port: String, ip: Ipv4Addr, ip6: Ipv6Addr) -> Self {
+        Self {
             ns,
-            node,
+            node: node.ns.clone(),
             port,
             ip,
             ip6,
-        })
+        }
     }
 
     /// Its namespace.

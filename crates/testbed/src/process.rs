@@ -192,7 +192,8 @@ fn command_for(program: &str) -> Option<Command> {
 }
 
 /// Looks a program up in PATH and in the places of root's programs, which a user's PATH may lack.
-fn find(program: &str) -> Option<PathBuf> {
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     dirs.map(|dir| dir.join(program))

@@ -29,6 +29,19 @@ kernel_test! {
         stream_between(&a, &b, b.ip6().into())
     }
 
+    fn routed_pods_stream_over_ipv4_and_ipv6() -> Result<()> {
+        let node = Node::new()?;
+        let (a, b) = (node.routed_pod("a")?, node.routed_pod("b")?);
+        node.kube_rules(10)?;
+        stream_between(&a, &b, b.ip().into())?;
+        stream_between(&a, &b, b.ip6().into())?;
+        // Through the node: to each other they are two hops away.
+        let ports = testbed::link::names(&node)?;
+        assert!(ports.contains(&a.port().to_owned()) && !ports.is_empty());
+        assert!(node.counter("Ip", "ForwDatagrams")? > Some(0));
+        Ok(())
+    }
+
     fn node_reaches_pod(_: &testbed::Cgroup) -> Result<()> {
         let node = Node::new()?;
         let pod = node.pod("a")?;

@@ -2,7 +2,7 @@
 #   CARGO_TARGET_DIR   where to build, instead of target/
 #   CLANG              the clang that compiles the BPF objects; otherwise scripts/find-tool chooses
 #   CLANG_FORMAT       likewise; otherwise of clang's release
-#   ARGS               arguments of `beeline demo` for `make demo`
+#   ARGS               arguments of `beeline demo` for `make demo`, and of `beeline bench` for `make bench`
 #   KERNELS            series for `make test-kernels`, as "5.10 6.1"; all that Debian offers otherwise
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -18,7 +18,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kernels test-programs lint fmt clean
+.PHONY: help build demo bench test test-kernels test-programs lint fmt clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,13 @@ demo: ## Show the gain on this host, then clean up (root; ARGS="..." goes to bee
 	scripts/setup.sh demo
 	$(CARGO) build --release --locked --package beeline
 	$(TARGET)/release/beeline demo $(ARGS)
+
+bench: ## Measure the standard set into bench/results/, in under half an hour (root; ARGS="..." goes to beeline bench)
+	$(need_root)
+	scripts/setup.sh bench
+	$(CARGO) build --release --locked --package beeline
+	$(TARGET)/release/beeline bench --output bench/results $(ARGS); status=$$?; \
+	if [ -n "$$SUDO_UID" ]; then chown -R "$$SUDO_UID:$$SUDO_GID" bench; fi; exit $$status
 
 test: ## Run all tests (root)
 	$(need_root)

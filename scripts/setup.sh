@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs what this machine lacks for one purpose, with apt-get (Debian, Ubuntu).
 #
-#   scripts/setup.sh [build|lint|demo|test|kernels|programs]
+#   scripts/setup.sh [build|lint|demo|bench|test|kernels|programs]
 #
 # build   compile Beeline: clang, libelf and zlib headers, a C compiler for the vendored libbpf, Rust
 # lint    build, and the formatters and checkers
 # demo    build, and what makes the demo's networks
-# test    demo, and the programs whose traffic the tests shorten
+# bench   demo, and the programs that make loads
+# test    bench, and more programs whose traffic the tests shorten
 # kernels demo, and what boots other kernels with tests in them
 # programs test, and the larger programs of `make test-programs`: databases, languages, OpenSSH
 #
@@ -80,10 +81,12 @@ find_missing() {
         need python3 python3
     fi
 
-    if [ "$purpose" = demo ] || [ "$purpose" = test ] || [ "$purpose" = kernels ] || [ "$purpose" = programs ]; then
-        need ip iproute2
-        need nft nftables
-    fi
+    case "$purpose" in
+        demo | bench | test | kernels | programs)
+            need ip iproute2
+            need nft nftables
+            ;;
+    esac
 
     if [ "$purpose" = kernels ]; then
         need qemu-system-x86_64 qemu-system-x86
@@ -105,20 +108,27 @@ find_missing() {
         need go golang-go
         need java default-jdk-headless
         need node nodejs
-        [ -n "$(find /usr/lib/postgresql -name postgres 2>/dev/null)" ] || missing="$missing postgresql"
         /usr/bin/python3 -c 'import test.test_socket, test.test_asyncio' 2>/dev/null ||
             missing="$missing python3 $(python_tests)"
     fi
 
+    case "$purpose" in
+        bench | test | programs)
+            need qperf qperf
+            need iperf3 iperf3
+            need redis-server redis-server
+            need redis-cli redis-tools
+            if ! command -v nginx >/dev/null; then
+                if known_to_apt nginx-light; then missing="$missing nginx-light"; else missing="$missing nginx"; fi
+            fi
+            need wrk wrk
+            # Debian keeps it out of the PATH.
+            [ -n "$(find /usr/lib/postgresql -name postgres 2>/dev/null)" ] || missing="$missing postgresql"
+            ;;
+    esac
+
     if [ "$purpose" = test ] || [ "$purpose" = programs ]; then
         need iptables iptables
-        need iperf3 iperf3
-        need redis-server redis-server
-        need redis-cli redis-tools
-        if ! command -v nginx >/dev/null; then
-            if known_to_apt nginx-light; then missing="$missing nginx-light"; else missing="$missing nginx"; fi
-        fi
-        need wrk wrk
         need curl curl
         need pgrep procps
         need promtool prometheus
@@ -170,8 +180,8 @@ check_rust() {
 
 purpose=${1:-build}
 case "$purpose" in
-    build | lint | demo | test | kernels | programs) ;;
-    *) die "usage: setup.sh [build|lint|demo|test|kernels|programs]" ;;
+    build | lint | demo | bench | test | kernels | programs) ;;
+    *) die "usage: setup.sh [build|lint|demo|bench|test|kernels|programs]" ;;
 esac
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where a user does not look, and nft and nginx are
 

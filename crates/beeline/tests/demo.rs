@@ -1,26 +1,21 @@
 //! `beeline demo`: its numbers have the promised form, and it leaves nothing behind, whatever ends
 //! it. What the numbers are is not tested: that would be a test of the machine.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use libbpf_rs::Program;
-use rustix::process::{Pid, Signal, kill_process};
+use common::running::{BINARY, Running, output};
+use rustix::process::Signal;
 use serde_json::Value;
-use testbed::{NetNs, cgroup2_mount, kernel_test, link, wait::wait_until, wait_for};
+use testbed::{NetNs, kernel_test, link};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_beeline");
 /// One short turn of each path per cell.
 const QUICK: [&str; 4] = ["--rounds", "1", "--duration", "10ms"];
-/// Also on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
-/// Of all that a first Ctrl-C may interrupt.
-const STOPS: Duration = Duration::from_secs(20);
 
 fn demo() -> Command {
     let mut command = Command::new(BINARY);
@@ -28,93 +23,8 @@ fn demo() -> Command {
     command
 }
 
-fn output(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().expect("beeline runs")
-}
-
-/// A demo that has begun to measure, and what it has in the kernel.
-struct Running {
-    child: Child,
-    programs: BTreeSet<u32>,
-    cgroup: PathBuf,
-}
-
-impl Running {
-    fn start() -> Result<Self> {
-        let mut child = demo()
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let pid = child.id();
-        let begun = wait_until("the demo to attach", SOON, || {
-            let programs = programs_of(pid);
-            let cgroup = cgroup_of(pid)?;
-            (attached(pid) && !programs.is_empty()).then_some((programs, cgroup))
-        });
-        if begun.is_err() {
-            // It is reaped with the test's process group.
-            let _ = child.kill();
-        }
-        let (programs, cgroup) = begun?;
-        Ok(Self {
-            child,
-            programs,
-            cgroup,
-        })
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).context("a pid")?;
-        Ok(kill_process(pid, signal)?)
-    }
-
-    fn wait(&mut self) -> Result<std::process::ExitStatus> {
-        let child = &mut self.child;
-        Ok(wait_until("the end of the demo", STOPS, || {
-            child.try_wait().transpose()
-        })??)
-    }
-
-    fn programs_are_gone(&self) -> Result<()> {
-        Ok(wait_for("the end of the programs", SOON, || {
-            self.programs
-                .iter()
-                .all(|id| Program::fd_from_id(*id).is_err())
-        })?)
-    }
-}
-
-/// The values of a field such as `prog_id` in what /proc says of a process's descriptors.
-fn fdinfo(pid: u32, field: &str) -> BTreeSet<u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let value = |text: String| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        line?.trim().parse().ok()
-    };
-    texts.filter_map(value).collect()
-}
-
-fn programs_of(pid: u32) -> BTreeSet<u32> {
-    fdinfo(pid, "prog_id")
-}
-
-fn attached(pid: u32) -> bool {
-    !fdinfo(pid, "link_id").is_empty()
-}
-
-/// The demo's cgroup, once it has one.
-fn cgroup_of(pid: u32) -> Option<PathBuf> {
-    let prefix = format!("beeline-demo-{pid}-");
-    let mut entries = fs::read_dir(cgroup2_mount().ok()?).ok()?.flatten();
-    entries
-        .find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        .map(|entry| entry.path())
+fn running() -> Result<Running> {
+    Running::start(&mut demo(), "beeline-demo")
 }
 
 /// Every number that a path has.
@@ -208,7 +118,7 @@ kernel_test! {
 
     fn interrupted_demo_leaves_nothing() -> Result<()> {
         for signal in [Signal::INT, Signal::TERM] {
-            let mut demo = Running::start()?;
+            let mut demo = running()?;
             assert!(demo.cgroup.exists());
             demo.signal(signal)?;
             let status = demo.wait()?;
@@ -220,7 +130,7 @@ kernel_test! {
     }
 
     fn killed_demo_leaves_an_empty_cgroup_that_the_next_one_removes() -> Result<()> {
-        let mut demo = Running::start()?;
+        let mut demo = running()?;
         demo.signal(Signal::KILL)?;
         demo.wait()?;
         demo.programs_are_gone()?;

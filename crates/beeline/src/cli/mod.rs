@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod bench;
 mod conns;
 mod demo;
 mod detach;
@@ -46,6 +47,7 @@ enum Command {
     Trace(trace::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the program with the arguments of the process.
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => trace::run(&cli.instance, &args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(code) => code,

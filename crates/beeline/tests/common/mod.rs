@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod load;
+pub mod running;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -10,7 +10,7 @@ use crate::cli::measure::bed::Bed;
 use crate::cli::measure::host::Cores;
 use crate::cli::measure::stop::Stop;
 use crate::cli::measure::switch::{Share, Switch};
-use crate::cli::measure::traffic::{Load, Measured, Turn};
+use crate::cli::measure::traffic::{Ends, Load, Measured, Turn};
 use crate::cli::measure::{WARM_UP, explain, progress_bar};
 
 /// Everything that a measurement needs.
@@ -44,24 +44,24 @@ impl<'a> Rounds<'a> {
             let topology = scenario[0].scenario.topology();
             let bed = Bed::new(topology, self.cores, self.args.services).map_err(explain)?;
             for cell in scenario {
-                reports.push(self.cell(*cell, &bed)?);
+                reports.push(self.cell(*cell, &bed.ends())?);
             }
         }
         self.bar.finish_and_clear();
         Ok(reports)
     }
 
-    fn cell(&mut self, cell: Cell, bed: &Bed) -> Result<CellReport> {
+    fn cell(&mut self, cell: Cell, ends: &Ends) -> Result<CellReport> {
         self.stop.check()?;
         let (mut kernel, mut beeline) = (Vec::new(), Vec::new());
         let mut share = Share::default();
         for _ in 0..self.args.rounds {
-            let traffic = |rounds: &mut Self| rounds.traffic(cell).run(bed);
+            let traffic = |rounds: &mut Self| rounds.traffic(cell).run(ends);
             kernel.push(self.turn(cell, "kernel path", traffic)?);
             let redirected = |rounds: &mut Self| {
                 let turn = rounds.traffic(cell);
                 let sent = |done: &Measured| done.sent * cell.scenario.topology().hops();
-                rounds.switch.on(&mut share, || turn.run(bed), sent)
+                rounds.switch.on(&mut share, || turn.run(ends), sent)
             };
             beeline.push(self.turn(cell, "Beeline", redirected)?);
         }
@@ -88,8 +88,10 @@ impl<'a> Rounds<'a> {
         Turn {
             load: cell.load,
             size: cell.size,
+            connections: 1,
             warm_up: WARM_UP.min(self.args.duration),
             measured: self.args.duration,
+            cpu: self.switch.cpu(),
             stop: self.stop.clone(),
         }
     }
@@ -98,7 +100,7 @@ impl<'a> Rounds<'a> {
 /// Better for one load is less, for the other it is more.
 pub(super) fn ratio(load: Load, kernel: &Path, beeline: &Path) -> f64 {
     match load {
-        Load::Rr => beeline.p50_us / kernel.p50_us,
+        Load::Rr | Load::Crr => beeline.p50_us / kernel.p50_us,
         Load::Stream => beeline.gbps / kernel.gbps,
     }
 }

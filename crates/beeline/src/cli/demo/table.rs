@@ -70,7 +70,7 @@ fn row(cell: &CellReport) -> [String; HEADER.len()] {
 
 fn path(load: Load, path: &Path) -> String {
     match load {
-        Load::Rr => format!("{} / {} us", digits(path.p50_us), digits(path.p99_us)),
+        Load::Rr | Load::Crr => format!("{} / {} us", digits(path.p50_us), digits(path.p99_us)),
         Load::Stream => format!("{:.1} Gb/s", path.gbps),
     }
 }

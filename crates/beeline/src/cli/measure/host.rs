@@ -1,5 +1,6 @@
 //! The machine that is measured.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use datapath::attach::attached_cgroup;
 use datapath::pins::{BPFFS, Pins};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Which core each pod runs on.
@@ -28,6 +30,24 @@ impl Cores {
             client: first,
             server: first,
         })
+    }
+
+    /// The first two cores that this process may use, or the only one for both.
+    pub(in crate::cli) fn first_two() -> Result<Self> {
+        let first = Self::first()?;
+        let second = allowed()?.get(1).copied();
+        Ok(Self {
+            server: second.unwrap_or(first.server),
+            ..first
+        })
+    }
+
+    /// The client's, for both.
+    pub(in crate::cli) fn only_first(self) -> Self {
+        Self {
+            server: self.client,
+            ..self
+        }
     }
 
     /// Whether both pods run on one core.
@@ -106,6 +126,54 @@ pub(in crate::cli) fn cpu() -> String {
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or(std::env::consts::ARCH, |(_, name)| name.trim())
         .to_owned()
+}
+
+/// How many cores the host has online.
+pub(in crate::cli) fn online() -> Result<usize> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let cores = text.lines().filter(|line| {
+        let number = line.strip_prefix("cpu").unwrap_or_default();
+        number.starts_with(|c: char| c.is_ascii_digit())
+    });
+    Ok(cores.count())
+}
+
+/// The host's memory in bytes; 0 when the kernel does not tell.
+pub(in crate::cli) fn memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| {
+        let number = line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?;
+        number.parse::<u64>().ok()
+    });
+    total.unwrap_or(0) * 1024
+}
+
+/// Settings that TCP's speed depends on, as new namespaces get them.
+pub(in crate::cli) fn sysctls() -> BTreeMap<&'static str, String> {
+    let keys = [
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_wmem",
+        "net.ipv4.tcp_mem",
+        "net.ipv4.tcp_congestion_control",
+        "net.core.default_qdisc",
+        "net.core.wmem_default",
+    ];
+    let value = |key: &'static str| {
+        let text = fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).ok()?;
+        Some((key, text.split_whitespace().collect::<Vec<_>>().join(" ")))
+    };
+    keys.into_iter().filter_map(value).collect()
+}
+
+/// Lets this process have as many descriptors as it may: each connection takes two, and more when
+/// it goes through proxies.
+pub(in crate::cli) fn raise_descriptors() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")
 }
 
 /// Fails when a datapath is attached above `cgroup`: it would shorten the kernel's turns, too.

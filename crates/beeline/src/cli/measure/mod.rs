@@ -2,6 +2,7 @@
 //! Beeline, and what is made of the numbers. `beeline demo` and `beeline bench` are built of it.
 
 pub(in crate::cli) mod bed;
+pub(in crate::cli) mod cpu;
 pub(in crate::cli) mod host;
 pub(in crate::cli) mod stats;
 pub(in crate::cli) mod stop;

@@ -9,6 +9,7 @@ use datapath::abi::{Reason, Totals};
 use datapath::socket::{Options, SocketPath};
 use testbed::Cgroup;
 
+use super::cpu::Cpu;
 use super::host;
 
 /// How long the counters of closed connections may take to arrive.
@@ -26,6 +27,8 @@ pub(in crate::cli) struct Share {
     /// Bytes of which is known that they were sent, over all hops.
     sent: u64,
     redirected: u64,
+    /// Bytes that enrolled sockets sent over the kernel path.
+    kernel: u64,
     pub(in crate::cli) reasons: BTreeMap<&'static str, u64>,
 }
 
@@ -40,6 +43,11 @@ impl Switch {
             path: SocketPath::load(Options::default())?,
             cgroup: cgroup.path().to_owned(),
         })
+    }
+
+    /// The processor time of the cgroup's processes.
+    pub(in crate::cli) fn cpu(&self) -> Cpu {
+        Cpu::of(&self.cgroup)
     }
 
     /// Runs a turn with Beeline attached, and adds what became of its bytes to `share`. `sent` says
@@ -78,6 +86,7 @@ impl Share {
     fn add(&mut self, sent: u64, before: &Totals, after: &Totals) {
         self.sent += sent;
         self.redirected += after.closed_redirected_bytes - before.closed_redirected_bytes;
+        self.kernel += after.closed_kernel_bytes - before.closed_kernel_bytes;
         for reason in Reason::ALL {
             let count = after.count(*reason) - before.count(*reason);
             if count > 0 {
@@ -93,5 +102,12 @@ impl Share {
         } else {
             self.redirected as f64 / self.sent as f64
         }
+    }
+
+    /// Redirected bytes to all bytes that enrolled sockets sent, for traffic whose size is not
+    /// known; nothing when they sent none.
+    pub(in crate::cli) fn of_enrolled(&self) -> Option<f64> {
+        let all = self.redirected + self.kernel;
+        (all > 0).then(|| self.redirected as f64 / all as f64)
     }
 }

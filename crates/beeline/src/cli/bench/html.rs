@@ -1,0 +1,273 @@
+//! The results as one page that needs nothing else.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::cells::{Cell, Placement};
+use super::metric::Metric;
+use super::plot::{self, Line};
+use super::report::{CellReport, Report};
+use super::table::{head, ratio, remark, value};
+use crate::cli::output::{self, percent};
+
+const STYLE: &str = include_str!("page.css");
+/// A chart needs at least so many positions.
+const POINTS: usize = 3;
+
+/// The page; `json` is put into it, so that the raw samples travel along.
+pub(super) fn page(report: &Report, json: &str) -> String {
+    // "</" would end the element; JSON knows the same string with an escape.
+    let data = json.replace("</", "<\\/");
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Beeline bench" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    h1 { "Beeline bench" }
+                    @for line in head(report).lines() { p { (line) } }
+                    p {
+                        "Ratios are taken round by round: each round measures the kernel path, then Beeline. Shown are "
+                        "the median and, as the bar or in parentheses, the quartiles. A cell whose quartiles are too far "
+                        "apart has no median."
+                    }
+                    (overviews(report))
+                    (charts(report))
+                    (cells(report))
+                    (environment(report))
+                }
+                script type="application/json" id="results" { (PreEscaped(data)) }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn overviews(report: &Report) -> Markup {
+    let groups = report.cells.chunk_by(|a, b| a.cell.shares_bed(&b.cell));
+    html! {
+        h2 { "Gain" }
+        @for group in groups {
+            figure {
+                figcaption { (bed(&group[0].cell)) }
+                (plot::overview(&group.iter().collect::<Vec<_>>()))
+            }
+        }
+    }
+}
+
+/// "bridge, 100 services, same core"
+fn bed(cell: &Cell) -> String {
+    let cores = match cell.placement {
+        Placement::Same => "same core",
+        Placement::Separate => "separate cores",
+    };
+    format!(
+        "{}, {} services, {cores}",
+        cell.topology.name(),
+        cell.services
+    )
+}
+
+/// What a chart has along its x axis.
+#[derive(Clone, Copy)]
+enum Axis {
+    Size,
+    Connections,
+    Services,
+}
+
+impl Axis {
+    fn of(self, cell: &Cell) -> usize {
+        match self {
+            Self::Size => cell.size,
+            Self::Connections => cell.connections,
+            Self::Services => cell.services.into(),
+        }
+    }
+
+    /// The cell with this dimension left out.
+    fn others(self, cell: &Cell) -> Cell {
+        let mut cell = *cell;
+        match self {
+            Self::Size => cell.size = 0,
+            Self::Connections => cell.connections = 0,
+            Self::Services => cell.services = 0,
+        }
+        cell
+    }
+
+    fn label(self, cell: &Cell) -> String {
+        match self {
+            Self::Size => output::size(cell.size),
+            Self::Connections | Self::Services => self.of(cell).to_string(),
+        }
+    }
+
+    /// What the chart is about.
+    fn title(self, cell: &Cell) -> String {
+        let Cell {
+            topology,
+            services,
+            size,
+            connections,
+            placement,
+            ..
+        } = cell;
+        let (load, size) = (cell.load_name(), output::size(*size));
+        let place = format!("{}, {} core", topology.name(), placement.name());
+        match self {
+            Self::Size => {
+                format!("{load} over sizes: {place}, {services} services, {connections} conn.")
+            }
+            Self::Connections => {
+                format!("{load} {size} over connections: {place}, {services} services")
+            }
+            Self::Services => format!("{load} {size} over services: {place}, {connections} conn."),
+        }
+    }
+}
+
+fn charts(report: &Report) -> Markup {
+    let mut charts = Vec::new();
+    for axis in [Axis::Size, Axis::Connections, Axis::Services] {
+        let mut seen: Vec<Cell> = Vec::new();
+        for first in &report.cells {
+            let others = axis.others(&first.cell);
+            if seen.contains(&others) {
+                continue;
+            }
+            seen.push(others);
+            let mut group: Vec<_> = report
+                .cells
+                .iter()
+                .filter(|cell| cell.error.is_none())
+                .collect();
+            group.retain(|cell| axis.others(&cell.cell) == others);
+            group.sort_by_key(|cell| axis.of(&cell.cell));
+            if group.len() >= POINTS {
+                charts.push((axis.title(&group[0].cell), chart(axis, &group)));
+            }
+        }
+    }
+    html! {
+        @if !charts.is_empty() {
+            h2 { "Values" }
+            p.legend {
+                span { (plot::key("kernel")) " kernel path" } " "
+                span { (plot::key("beeline")) " Beeline" } " "
+                span { (plot::key("unix")) " Unix socket" }
+            }
+        }
+        @for (title, chart) in charts { figure { figcaption { (title) } (chart) } }
+    }
+}
+
+fn chart(axis: Axis, group: &[&CellReport]) -> Markup {
+    let metric = group[0].metric;
+    let labels: Vec<_> = group.iter().map(|cell| axis.label(&cell.cell)).collect();
+    let line = |class, of: fn(&CellReport) -> &super::metric::Sample| Line {
+        class,
+        values: group
+            .iter()
+            .map(|cell| of(cell).get(&metric).copied())
+            .collect(),
+    };
+    let lines = [
+        line("kernel", |cell| &cell.kernel),
+        line("unix", |cell| &cell.unix),
+        line("beeline", |cell| &cell.beeline),
+    ];
+    plot::chart(&axis.title(&group[0].cell), metric, &labels, &lines)
+}
+
+fn cells(report: &Report) -> Markup {
+    let columns = [
+        "Topology",
+        "Services",
+        "Load",
+        "Size",
+        "Conns",
+        "Cores",
+        "Kernel path",
+        "Beeline",
+        "Unix",
+        "Ratio",
+        "p99 ratio",
+        "CPU, kernel",
+        "CPU, Beeline",
+        "CPU ratio",
+        "Redirected",
+    ];
+    html! {
+        h2 { "All cells" }
+        div.scroll {
+            table {
+                thead { tr { @for column in columns { th scope="col" { (column) } } } }
+                tbody { @for cell in &report.cells { (row(cell)) } }
+            }
+        }
+        ul {
+            @for line in report.cells.iter().filter_map(remark) { li { (line) } }
+            @for line in &report.left_out { li { "left out: " (line) } }
+        }
+    }
+}
+
+fn row(report: &CellReport) -> Markup {
+    let cell = &report.cell;
+    let cpu = Metric::cpu_of(cell);
+    let told = |metric| ratio(report.ratios.get(&metric).copied());
+    html! {
+        tr {
+            td { (cell.topology.name()) }
+            td.number { (cell.services) }
+            td { (cell.load_name()) }
+            td.number { (output::size(cell.size)) }
+            td.number { (cell.connections) }
+            td { (cell.placement.name()) }
+            td.number { (value(&report.kernel, report.metric)) }
+            td.number { (value(&report.beeline, report.metric)) }
+            td.number { (value(&report.unix, report.metric)) }
+            td.number { @if report.error.is_some() { "failed" } @else { (told(report.metric)) } }
+            td.number { (told(Metric::P99Us)) }
+            td.number { (value(&report.kernel, cpu)) }
+            td.number { (value(&report.beeline, cpu)) }
+            td.number { (told(cpu)) }
+            td.number { @if let Some(share) = report.redirected_share { (percent(share)) } @else { "-" } }
+        }
+    }
+}
+
+fn environment(report: &Report) -> Markup {
+    let cores: Vec<_> = report.cores.iter().map(usize::to_string).collect();
+    html! {
+        h2 { "Host and settings" }
+        dl {
+            dt { "Measured" } dd { (report.time) }
+            dt { "Beeline" } dd { (report.version) }
+            dt { "Kernel" } dd { (report.kernel) }
+            dt { "Processor" } dd { (report.cpu) ", " (report.online) " cores online; used: " (cores.join(", ")) }
+            dt { "Memory" } dd { (output::bytes(report.memory_bytes)) }
+            dt { "Rounds" } dd { (report.rounds) " of " (report.duration_ms) " ms" }
+            @for (name, version) in &report.tools { dt { (name) } dd { (version) } }
+            @for (name, value) in &report.sysctls { dt { (name) } dd { (value) } }
+        }
+        p { "Every turn's numbers are in this page's source, as JSON in the element with the id “results”." }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn style_fetches_nothing_and_knows_both_schemes() {
+        assert!(!STYLE.contains("url(") && !STYLE.contains("@import"));
+        assert!(STYLE.contains("prefers-color-scheme: dark"));
+    }
+}

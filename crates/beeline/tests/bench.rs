@@ -174,7 +174,7 @@ kernel_test! {
         let output = quick(temp.path(), &["--load", "stream", "--size", "16K", "--connections", "2"]);
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout)?;
-        for part in ["Linux ", "2 rounds of 10 ms", "same core:", "stream", "16 KiB", "Gb/s", "quartiles"] {
+        for part in ["Linux ", "2 rounds of 10 ms", "may be chance", "same core:", "stream", "16 KiB", "Gb/s", "quartiles"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         Ok(())

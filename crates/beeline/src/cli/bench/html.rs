@@ -49,12 +49,13 @@ pub(super) fn page(report: &Report, json: &str) -> String {
 
 fn overviews(report: &Report) -> Markup {
     let groups = report.cells.chunk_by(|a, b| a.cell.shares_bed(&b.cell));
+    let range = plot::range(&report.cells);
     html! {
         h2 { "Gain" }
         @for group in groups {
             figure {
                 figcaption { (bed(&group[0].cell)) }
-                (plot::overview(&group.iter().collect::<Vec<_>>()))
+                (plot::overview(group, range))
             }
         }
     }

@@ -128,13 +128,18 @@ pub(super) fn key(class: &'static str) -> Markup {
     }
 }
 
-/// How many times better each cell is, with its quartiles.
-pub(super) fn overview(cells: &[&CellReport]) -> Markup {
-    let height = ROW * cells.len() as f64 + BOTTOM;
-    let gains = cells.iter().filter_map(|cell| gains(cell)).flatten();
-    let (low, high) = gains.fold((0.9_f64, 1.5_f64), |(low, high), gain| {
+/// The least and the most times better that an overview of these cells has to show. All overviews
+/// of a page have the same, so that they can be compared.
+pub(super) fn range(cells: &[CellReport]) -> (f64, f64) {
+    let gains = cells.iter().filter_map(gains).flatten();
+    gains.fold((0.9, 1.5), |(low, high): (f64, f64), gain| {
         (low.min(gain / 1.1), high.max(gain * 1.1))
-    });
+    })
+}
+
+/// How many times better each cell is, with its quartiles.
+pub(super) fn overview(cells: &[CellReport], (low, high): (f64, f64)) -> Markup {
+    let height = ROW * cells.len() as f64 + BOTTOM;
     let scale = Scale {
         low,
         high,

@@ -9,6 +9,8 @@ use crate::cli::output::{self, digits, percent};
 const HEADER: [&str; 10] = [
     "Topology", "Svc", "Load", "Size", "Conns", "Kernel", "Beeline", "Unix", "Ratio", "CPU",
 ];
+/// With fewer rounds the quartiles say nothing.
+const ENOUGH: u16 = 4;
 /// The columns from Size on are numbers.
 const FIRST_NUMBER: usize = 3;
 
@@ -61,10 +63,15 @@ pub(super) fn head(report: &Report) -> String {
         duration_ms,
         ..
     } = report;
-    format!(
+    let many = if *rounds == 1 { "" } else { "s" };
+    let mut text = format!(
         "Beeline {version}, Linux {kernel}, {cpu}, {online} cores online\n\
-         {rounds} rounds of {duration_ms} ms: kernel path, Beeline, Unix socket in turns"
-    )
+         {rounds} round{many} of {duration_ms} ms: kernel path, Beeline, Unix socket in turns"
+    );
+    if *rounds < ENOUGH {
+        text.push_str("\nToo few rounds to know the spread: these ratios may be chance.");
+    }
+    text
 }
 
 fn row(report: &CellReport) -> [String; HEADER.len()] {

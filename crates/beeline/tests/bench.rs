@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 use testbed::process::is_alive;
-use testbed::{NetNs, kernel_test, link, wait_for};
+use testbed::{Cgroup, NetNs, kernel_test, link, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -226,6 +226,11 @@ kernel_test! {
         bench.wait()?;
         bench.programs_are_gone()?;
         wait_for("the end of PostgreSQL", SOON, || members.iter().all(|pid| !is_alive(*pid)))?;
+        let memory = fs::read_to_string("/proc/sysvipc/shm")?;
+        let creators = memory.lines().skip(1).filter_map(|line| line.split_whitespace().nth(4)?.parse().ok());
+        assert!(creators.collect::<BTreeSet<u32>>().is_disjoint(&members), "{memory}");
+        Cgroup::sweep("beeline-bench")?;
+        assert!(!bench.cgroup.exists());
         Ok(())
     }
 

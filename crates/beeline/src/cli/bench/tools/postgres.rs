@@ -48,8 +48,9 @@ fn data(dir: &Path) -> PathBuf {
     dir.join("postgres")
 }
 
-/// A program that gives up being root, and still dies with its parent: changing the user resets
-/// that (prctl(2), PR_SET_PDEATHSIG).
+/// A program that gives up being root, and still ends with its parent: changing the user resets
+/// that (prctl(2), PR_SET_PDEATHSIG). SIGQUIT has the server end at once and remove its shared
+/// memory, which SIGKILL would leave.
 fn as_user(command: NsCommand, program: &str) -> Result<NsCommand> {
     let user = USER.to_string();
     Ok(command.args([
@@ -59,7 +60,7 @@ fn as_user(command: NsCommand, program: &str) -> Result<NsCommand> {
         &user,
         "--clear-groups",
         "--pdeathsig",
-        "KILL",
+        "QUIT",
         "--",
         &path(program)?,
     ]))

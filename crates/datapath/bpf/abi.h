@@ -92,7 +92,8 @@ struct end {
 	__u8 tx_reason; /* enum reason, while tx is TX_KERNEL */
 	__u8 flags; /* of enum end_flag */
 	__u8 retiring; /* enum reason why this end redirects no more; never taken back */
-	__u32 pad;
+	__u16 empty_at; /* redirected_bytes >> 16 when the peer's queue was last seen empty: lib/peer.h */
+	__u16 pad;
 };
 
 /* What keepalive options the program had when Beeline took the socket's keepalive timer. */

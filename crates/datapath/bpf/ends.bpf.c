@@ -14,6 +14,26 @@ static __always_inline __u64 sock_inode(struct sock *sk)
 	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
 }
 
+/* More messages than this are not counted. */
+#define MAX_MESSAGES 1024
+
+/* Bytes in the psock queue; where the kernel keeps no sum, of its first messages. */
+static __always_inline __u32 count_unread(struct sk_psock *psock)
+{
+	struct list_head *head = &psock->ingress_msg, *at = BPF_CORE_READ(psock, ingress_msg.next);
+	__u32 sum = 0;
+
+	if (psock_counts_unread() || at == head)
+		return psock_unread(psock);
+	for (int i = 0; i < MAX_MESSAGES && at != head; i++) {
+		struct sk_msg *msg = (void *)at - bpf_core_field_offset(struct sk_msg, list);
+
+		sum += BPF_CORE_READ(msg, sg.size);
+		at = BPF_CORE_READ(at, next);
+	}
+	return sum ?: 1; /* a reader was faster, but the queue was not empty */
+}
+
 SEC("iter/bpf_sk_storage_map")
 int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
@@ -36,7 +56,7 @@ int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 	psock = sock_psock(sk);
 	if (psock) {
 		record.has_psock = 1;
-		record.unread = psock_unread(psock);
+		record.unread = count_unread(psock);
 	}
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
 	return 0;

@@ -365,7 +365,7 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 		return REASON_SHUT_DOWN;
 	if (own->inet_conn.icsk_ulp_ops)
 		return REASON_ULP;
-	if (!peer_unread((struct sock *)end->peer_sk, end->peer_cookie, &unread))
+	if (!peer_unread(end, &unread))
 		return REASON_PEER_GONE;
 	/* Invariant 5, for all queues together: they count as TCP memory, and when the kernel has none
 	 * left for a redirect it says ENOMEM, where TCP would let the sender wait.

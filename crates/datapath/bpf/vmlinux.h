@@ -175,8 +175,14 @@ struct tcp_request_sock {
 };
 
 /* include/linux/skmsg.h */
+struct sk_msg_sg {
+	__u32 size; /* bytes that are not read yet */
+};
+
 struct sk_msg {
+	struct sk_msg_sg sg;
 	struct sock *sk;
+	struct list_head list;
 };
 
 struct sk_psock {

@@ -16,19 +16,33 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define CAST(type, pointer) \
 	((struct type *)bpf_rdonly_cast(pointer, bpf_core_type_id_kernel(struct type)))
 
-/* Whether the memory is still the socket of that cookie, and how much waits unread there. */
-static __always_inline bool peer_unread(struct sock *peer, __u64 cookie, __u32 *unread)
+/* Where the kernel does not count what waits at the peer: all that this end sent since it saw the
+ * queue empty, in steps of 64 KiB. It is never less than what waits, but for messages that other
+ * threads are just sending.
+ */
+static __always_inline __u32 unread_at_most(struct end *end, struct sk_psock *peer)
 {
-	if (bpf_ksym_exists(bpf_rdonly_cast) &&
-	    bpf_core_field_exists(((struct sk_psock *)0)->msg_tot_len)) {
+	if (psock_unread(peer) == 0)
+		end->empty_at = end->redirected_bytes >> 16;
+	return (__u32)end->redirected_bytes - ((__u32)end->empty_at << 16);
+}
+
+/* Whether the peer's memory is still its socket, and how much waits unread there. */
+static __always_inline bool peer_unread(struct end *end, __u32 *unread)
+{
+	struct sock *peer = (struct sock *)end->peer_sk;
+	struct sk_psock *psock;
+
+	if (bpf_ksym_exists(bpf_rdonly_cast) && psock_counts_unread()) {
 		struct sock *sk = CAST(sock, peer);
 		unsigned long data = (unsigned long)sk->sk_user_data;
 
 		*unread = CAST(sk_psock, (void *)(data & ~SK_USER_DATA_FLAGS))->msg_tot_len;
-		return sk->__sk_common.skc_cookie.counter == (__s64)cookie;
+		return sk->__sk_common.skc_cookie.counter == (__s64)end->peer_cookie;
 	}
-	*unread = psock_unread(sock_psock(peer));
-	return sock_cookie(peer) == cookie;
+	psock = sock_psock(peer);
+	*unread = psock_counts_unread() ? psock_unread(psock) : unread_at_most(end, psock);
+	return sock_cookie(peer) == end->peer_cookie;
 }
 
 #endif

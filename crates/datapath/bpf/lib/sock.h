@@ -54,12 +54,17 @@ static __always_inline struct sk_psock *sock_psock(struct sock *sk)
 	return (struct sk_psock *)(data & ~SK_USER_DATA_FLAGS);
 }
 
+static __always_inline bool psock_counts_unread(void)
+{
+	return bpf_core_field_exists(((struct sk_psock *)0)->msg_tot_len);
+}
+
 /* Bytes that wait in the socket's psock queue. Where the kernel keeps no count, tells only whether
  * there are any: 0 or 1.
  */
 static __always_inline __u32 psock_unread(struct sk_psock *psock)
 {
-	if (bpf_core_field_exists(psock->msg_tot_len))
+	if (psock_counts_unread())
 		return BPF_CORE_READ(psock, msg_tot_len);
 	return BPF_CORE_READ(psock, ingress_msg.next) != &psock->ingress_msg;
 }

@@ -157,9 +157,10 @@ fn unread(counts: Option<bool>) -> Check {
         Some(true) => Check::ok(NAME, "the kernel counts what waits at a reader"),
         Some(false) => Check::degraded(
             NAME,
-            "the kernel does not count what waits at a reader (no sk_psock.msg_tot_len)",
-            "a reader that stops reading is held back by memory limits only: enrol programs you \
-             trust, or run a kernel that counts",
+            "the kernel does not count what waits at a reader (no sk_psock.msg_tot_len): what was \
+             sent since its queue was last seen empty stands for it",
+            "a reader that reads on but never catches up reaches the queue limit early: its sender \
+             is left to the kernel path until it does, at that path's speed",
         ),
         None => Check::not_tried(NAME, "kernel types"),
     }

@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::error::{Error, NEEDS_ROOT, Result, Tried};
 use crate::link;
 use crate::process::NsCommand;
+use crate::wait::patiently;
 
 /// The namespace of the calling thread; `/proc/self` would be that of the main thread.
 const OWN_NS: &str = "/proc/thread-self/ns/net";
@@ -210,6 +211,7 @@ impl<T> JoinHandle<T> {
     /// # Errors
     /// [`Error::Timeout`] when it has not ended by then; it runs on.
     pub fn join_within(self, deadline: Duration) -> Result<T> {
+        let deadline = patiently(deadline);
         let result = self
             .result
             .recv_timeout(deadline)

@@ -1,5 +1,7 @@
 //! Waiting for a condition with a deadline; the only way of waiting in tests.
 
+use std::env;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,20 @@ use crate::error::{Error, Result};
 /// How long a poll sleeps at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// By how much deadlines are longer than on an ordinary machine: set where the processor is emulated.
+const PATIENCE: &str = "BEELINE_TEST_PATIENCE";
+
+/// A deadline on this machine. Only what fails takes that long.
+pub(crate) fn patiently(deadline: Duration) -> Duration {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| {
+        let factor = env::var(PATIENCE).unwrap_or_else(|_| "1".to_owned());
+        factor
+            .parse()
+            .unwrap_or_else(|_| panic!("{PATIENCE}={factor} is not a number"))
+    });
+    deadline * *FACTOR
+}
 
 /// Polls `cond` until it is true.
 ///
@@ -27,7 +43,7 @@ pub fn wait_until<T>(
     deadline: Duration,
     mut value: impl FnMut() -> Option<T>,
 ) -> Result<T> {
-    let start = Instant::now();
+    let (deadline, start) = (patiently(deadline), Instant::now());
     let mut pause = FIRST_PAUSE;
     loop {
         // The clock is read before the question, so that the last question comes after the deadline.

@@ -71,8 +71,8 @@ impl<'a> Client<'a> {
     /// A new connection with its first request ready to be written.
     fn connect(&mut self, id: u64) -> Result<()> {
         let started = Instant::now();
-        let sock =
-            Sock::connect(self.way).with_context(|| format!("cannot connect to {:?}", self.way))?;
+        let sock = Sock::connect(self.way, self.turn.load)
+            .with_context(|| format!("cannot connect to {:?}", self.way))?;
         let peer = Peer::new(sock, self.turn.size, true, &self.epoll, id)?;
         let mut call = Call {
             peer,

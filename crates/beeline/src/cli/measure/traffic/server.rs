@@ -158,7 +158,7 @@ impl<'a> Server<'a> {
 
     fn accept(&mut self) -> io::Result<()> {
         loop {
-            let sock = match self.listener.accept() {
+            let sock = match self.listener.accept(self.turn.load) {
                 Ok(sock) => sock,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 // Gone before it was accepted.

@@ -12,7 +12,7 @@ use super::{Load, READ_SIZE, Side, Turn, Way, server::Arrivals, stamp, stamped};
 /// Accepts the connection and serves it to its end.
 pub(super) fn serve(turn: &Turn, listener: &Listener) -> Result<Side> {
     let sock = listener
-        .accept()
+        .accept(turn.load)
         .context("the client's connection did not come")?;
     let side = match turn.load {
         Load::Stream => drain(&sock, turn),
@@ -24,7 +24,8 @@ pub(super) fn serve(turn: &Turn, listener: &Listener) -> Result<Side> {
 /// Connects, and works until the window is over. Closing the connection is the end of the turn:
 /// the server reads to the end of the stream.
 pub(super) fn call(turn: &Turn, way: &Way, mut window: Window) -> Result<Side> {
-    let sock = Sock::connect(way).with_context(|| format!("cannot connect to {way:?}"))?;
+    let sock =
+        Sock::connect(way, turn.load).with_context(|| format!("cannot connect to {way:?}"))?;
     window.start();
     match turn.load {
         Load::Stream => write(&sock, turn.size, &mut window),

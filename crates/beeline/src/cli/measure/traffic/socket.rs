@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
 use testbed::traffic::SocketOptions;
 
-use super::{STALL, Way};
+use super::{Load, STALL, Way};
 
 /// A connected socket; blocking, each call within [`STALL`], until told otherwise.
 #[derive(Debug)]
@@ -44,9 +44,9 @@ impl Listener {
     }
 
     /// As accept(2).
-    pub(super) fn accept(&self) -> io::Result<Sock> {
+    pub(super) fn accept(&self, load: Load) -> io::Result<Sock> {
         match self {
-            Self::Tcp(listener) => Sock::tcp(listener.accept()?.0),
+            Self::Tcp(listener) => Sock::tcp(listener.accept()?.0, load),
             Self::Unix(listener) => Sock::bounded(listener.accept()?.0),
         }
     }
@@ -70,15 +70,17 @@ impl AsFd for Listener {
 
 impl Sock {
     /// Connects to where the way leads.
-    pub(super) fn connect(way: &Way) -> io::Result<Self> {
+    pub(super) fn connect(way: &Way, load: Load) -> io::Result<Self> {
         match way {
-            Way::Tcp { to, .. } => Self::tcp(TcpStream::connect_timeout(to, STALL)?),
+            Way::Tcp { to, .. } => Self::tcp(TcpStream::connect_timeout(to, STALL)?, load),
             Way::Unix(path) => Self::bounded(UnixStream::connect(path)?),
         }
     }
 
-    fn tcp(sock: TcpStream) -> io::Result<Self> {
-        set_tcp_nodelay(&sock, true)?;
+    /// Requests shall not wait for more to send. A stream leaves that to the kernel, as programs that
+    /// stream do: on the kernel path, small writes go out together then.
+    fn tcp(sock: TcpStream, load: Load) -> io::Result<Self> {
+        set_tcp_nodelay(&sock, load != Load::Stream)?;
         Self::bounded(sock)
     }
 

@@ -41,7 +41,7 @@ enum reason {
 	REASON_PEER_LATE, /* the first byte was sent before the peer was enrolled */
 	REASON_PEER_GONE, /* the peer is no target any more: closed, half-closed or retired */
 	REASON_QUEUE_FULL, /* the reader is behind: ordinary back-pressure has to act */
-	REASON_SHUT_DOWN, /* the sender had ended its stream: TCP has to refuse the message */
+	REASON_SHUT_DOWN, /* an end had shut this direction down: TCP has to answer the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
 	REASON_STRANDED, /* the reader missed what lay behind a full queue, and had to be woken */
 	REASON_COUNT,

@@ -367,6 +367,9 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 		return REASON_ULP;
 	if (!peer_unread(end, &unread))
 		return REASON_PEER_GONE;
+	/* TCP resets a connection on which data comes when nobody will read it (invariant 2). */
+	if (peer_shut_reading((struct sock *)end->peer_sk))
+		return REASON_SHUT_DOWN;
 	/* Invariant 5, for all queues together: they count as TCP memory, and when the kernel has none
 	 * left for a redirect it says ENOMEM, where TCP would let the sender wait.
 	 */

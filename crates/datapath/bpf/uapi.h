@@ -42,6 +42,7 @@ enum {
 #define EPOLLET (1U << 31)
 
 /* include/net/sock.h, include/uapi/asm-generic/fcntl.h */
+#define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define O_NONBLOCK 04000
 

@@ -143,7 +143,7 @@ named! {
         PeerLate = REASON_PEER_LATE "peer_late": "the first byte was sent before the peer was enrolled",
         PeerGone = REASON_PEER_GONE "peer_gone": "the peer takes no more redirected data: it closed, half-closed or was retired",
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
-        ShutDown = REASON_SHUT_DOWN "shut_down": "the sender had ended its stream: TCP refuses the message",
+        ShutDown = REASON_SHUT_DOWN "shut_down": "one end had shut this direction down: TCP answers the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
         Stranded = REASON_STRANDED "stranded": "the reader missed what lay behind a full queue, and had to be woken",
     }

@@ -45,4 +45,12 @@ static __always_inline bool peer_unread(struct end *end, __u32 *unread)
 	return sock_cookie(peer) == end->peer_cookie;
 }
 
+/* Whether the peer's program has said that it reads no more. */
+static __always_inline bool peer_shut_reading(struct sock *peer)
+{
+	if (bpf_ksym_exists(bpf_rdonly_cast))
+		return CAST(sock, peer)->sk_shutdown & RCV_SHUTDOWN;
+	return BPF_CORE_READ(peer, sk_shutdown) & RCV_SHUTDOWN;
+}
+
 #endif

@@ -3,6 +3,7 @@
 #   CLANG              the clang that compiles the BPF objects; otherwise scripts/find-tool chooses
 #   CLANG_FORMAT       likewise; otherwise of clang's release
 #   ARGS               arguments of `beeline demo` for `make demo`, and of `beeline bench` for `make bench`
+#   SECONDS            how long `make soak` runs
 #   KERNELS            series for `make test-kernels`, as "5.10 6.1"; all that Debian offers otherwise
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -18,7 +19,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo bench test test-kernels test-programs lint fmt clean
+.PHONY: help build demo bench test test-kernels test-programs soak lint fmt clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +56,13 @@ test-programs: ## Run databases, proxies, language runtimes and CPython's tests 
 	scripts/setup.sh programs
 	$(CARGO) test --package datapath --test programs --locked --no-run
 	$(CARGO) --as-root test --package datapath --test programs --locked -- --include-ignored
+
+soak: ## Run random programs of socket calls on both paths and compare (root; an hour, or SECONDS=...)
+	$(need_root)
+	scripts/setup.sh test
+	$(CARGO) test --package datapath --test differential --locked --no-run
+	BEELINE_SOAK_SECONDS=$(or $(SECONDS),3600) \
+		$(CARGO) --as-root test --package datapath --test differential --locked -- --include-ignored --nocapture soak
 
 lint: ## Check formatting, scripts, dependencies, lints and docs; changes nothing
 	scripts/setup.sh lint

@@ -1,0 +1,86 @@
+//! Differential testing: random programs of socket calls on a plain connection and on an
+//! accelerated one, call by call. Every return value, errno, byte, sleep and readiness has to be
+//! equal, but for what `compare.rs` lists (invariants 1 and 2).
+//!
+//! A program that differs is made as short as it still differs, printed, and saved in
+//! `regressions/`, which every run tries first. `make soak` runs random programs for an hour.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod calls;
+mod campaign;
+mod compare;
+mod connect;
+mod generate;
+mod lane;
+mod options;
+mod outcome;
+mod past;
+mod program;
+mod recv;
+mod run;
+mod send;
+mod stream;
+mod sys;
+mod uring;
+mod world;
+
+use std::time::Duration;
+
+use campaign::{Campaign, Seed};
+use common::Result;
+use compare::KNOWN;
+use testbed::{Cgroup, kernel_test};
+
+/// How long the run of `make test` goes on.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// How long `make soak` goes on, unless `BEELINE_SOAK_SECONDS` says otherwise.
+const LONG: u64 = 3600;
+
+kernel_test! {
+    fn saved_programs_are_the_same_on_both_paths(cgroup: &Cgroup) -> Result {
+        let mut campaign = Campaign::new(cgroup, Seed::Fixed)?;
+        campaign.regressions()
+    }
+
+    fn random_programs_are_the_same_on_both_paths(cgroup: &Cgroup) -> Result {
+        let mut campaign = Campaign::new(cgroup, Seed::Fixed)?;
+        let done = campaign.random(SHORT);
+        println!("{campaign}");
+        done?;
+        campaign.expect_accelerated()
+    }
+
+    /// Fails as well when a listed difference did not show up: then it is to be taken off the list.
+    #[deadline(u64::MAX / 2)]
+    #[ignore = "runs for an hour: make soak"]
+    fn soak(cgroup: &Cgroup) -> Result {
+        let seconds = std::env::var("BEELINE_SOAK_SECONDS").ok();
+        let seconds = seconds.map_or(Ok(LONG), |text| text.parse())?;
+        let mut campaign = Campaign::new(cgroup, Seed::Random)?;
+        campaign.regressions()?;
+        let done = campaign.random(Duration::from_secs(seconds));
+        println!("{campaign}");
+        done?;
+        campaign.expect_accelerated()?;
+        campaign.expect_every_known()
+    }
+}
+
+#[test]
+fn every_known_difference_has_its_row_in_the_docs() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/semantics.md");
+    let text = std::fs::read_to_string(docs).expect("docs/semantics.md");
+    for known in KNOWN {
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| {}", known.row)));
+        assert!(
+            row.is_some(),
+            "docs/semantics.md has no row {:?}",
+            known.row
+        );
+    }
+}

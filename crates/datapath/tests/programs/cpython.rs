@@ -7,60 +7,79 @@ use std::time::Duration;
 use testbed::{Cgroup, NetNs, kernel_test};
 
 use crate::common::Result;
-use crate::stage::{Stage, on_both_paths, source};
+use crate::stage::{Stage, on_both_paths, play_twice, source};
 
-/// They make their connections on the loopback of one namespace; some of them wait a lot.
-const SUITE: Duration = Duration::from_secs(280);
+/// How long a suite may take: some of their tests wait a lot.
+const SUITE: Duration = Duration::from_secs(400);
 
-/// Each test of a suite and how it ended.
-fn outcomes(stage: &Stage, suite: &str) -> Result<BTreeMap<String, String>> {
-    let (script, results) = (
-        stage.write("suite.py", source!("suite.py"))?,
-        stage.arg("results"),
-    );
-    let ns = NetNs::new("suite")?;
-    let said = stage.run_long(&ns, SUITE, &["/usr/bin/python3", &script, &results, suite])?;
+/// The end of the names of tests that differ, for a reason that docs/semantics.md has.
+const DIFFER: [&str; 1] = [
+    // Close with unread data: all of the file is in the reader's queue before.
+    "test_sendfile_close_peer_in_the_middle_of_receiving",
+];
+
+type Outcomes = BTreeMap<String, String>;
+
+/// Each of these tests and how it ended. They make their connections on the loopback of one namespace.
+fn outcomes(stage: &Stage, tests: &[&str]) -> Result<Outcomes> {
+    let script = stage.write("suite.py", source!("suite.py"))?;
+    let (results, ns) = (stage.arg("results"), NetNs::new("suite")?);
+    let command = ["/usr/bin/python3", &script, &results];
+    let said = stage.run_long(&ns, SUITE, &[&command, tests].concat())?;
     let told = fs::read_to_string(results)?;
-    let tests = told.strip_suffix("done\n").ok_or(said)?;
-    let tests: BTreeMap<_, _> = tests
-        .lines()
-        .filter_map(|line| line.rsplit_once(' '))
-        .map(|(test, outcome)| (test.to_owned(), outcome.to_owned()))
-        .collect();
-    assert!(tests.len() > 100, "{tests:#?}");
-    Ok(tests)
+    let lines = told.strip_suffix("done\n").ok_or(said)?.lines();
+    let parts = lines.filter_map(|line| line.rsplit_once(' '));
+    Ok(parts
+        .map(|(test, outcome)| (test.into(), outcome.into()))
+        .collect())
 }
 
+/// The tests that did not end alike.
+fn differing<'a>(plain: &'a Outcomes, beeline: &Outcomes) -> Vec<&'a str> {
+    let differ = plain
+        .iter()
+        .filter(|(test, outcome)| beeline.get(*test) != Some(*outcome));
+    differ.map(|(test, _)| test.as_str()).collect()
+}
+
+/// A suite ends alike on both paths, test by test. What differs is asked again, as some depend on the clock.
 fn alike(cgroup: &Cgroup, suite: &str) -> Result {
-    on_both_paths(cgroup, |stage| outcomes(stage, suite)).map(drop)
+    let (plain, beeline, _) = play_twice(cgroup, |stage| outcomes(stage, &[suite]))?;
+    assert!(plain.len() > 100, "{plain:#?}");
+    let mut again = differing(&plain, &beeline);
+    again.retain(|test| !DIFFER.iter().any(|known| test.ends_with(known)));
+    if again.is_empty() {
+        return Ok(());
+    }
+    on_both_paths(cgroup, |stage| outcomes(stage, &again)).map(drop)
 }
 
 kernel_test! {
-    #[deadline(600)]
+    #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_socket_passes_alike(cgroup: &Cgroup) -> Result {
         alike(cgroup, "test.test_socket")
     }
 
-    #[deadline(600)]
+    #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_ssl_passes_alike(cgroup: &Cgroup) -> Result {
         alike(cgroup, "test.test_ssl")
     }
 
-    #[deadline(600)]
+    #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_selectors_passes_alike(cgroup: &Cgroup) -> Result {
         alike(cgroup, "test.test_selectors")
     }
 
-    #[deadline(600)]
+    #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_httplib_passes_alike(cgroup: &Cgroup) -> Result {
         alike(cgroup, "test.test_httplib")
     }
 
-    #[deadline(600)]
+    #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_asyncio_passes_alike(cgroup: &Cgroup) -> Result {
         alike(cgroup, "test.test_asyncio")

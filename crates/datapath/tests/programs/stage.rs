@@ -223,14 +223,23 @@ pub fn on_both_paths<T: PartialEq + Debug>(
     cgroup: &Cgroup,
     scenario: impl Fn(&Stage) -> Result<T>,
 ) -> Result<Totals> {
+    let (plain, beeline, totals) = play_twice(cgroup, scenario)?;
+    assert_eq!(beeline, plain, "what it tells with Beeline and without");
+    Ok(totals)
+}
+
+/// As [`on_both_paths`], and returns what the scenario told without Beeline and with it.
+pub fn play_twice<T>(
+    cgroup: &Cgroup,
+    scenario: impl Fn(&Stage) -> Result<T>,
+) -> Result<(T, T, Totals)> {
     println!("over the kernel path");
     let plain = scenario(&Stage::new()?).map_err(|error| format!("kernel path: {error}"))?;
     let bed = Bed::with(cgroup, Options::default())?;
     println!("with Beeline");
     let beeline = scenario(&Stage::new()?)
         .map_err(|error| format!("with Beeline: {error}; {}", state(&bed)))?;
-    assert_eq!(beeline, plain, "what it tells with Beeline and without");
-    bed.emptied()
+    Ok((plain, beeline, bed.emptied()?))
 }
 
 /// The sums, and what is enrolled at the moment, for messages.

@@ -48,7 +48,7 @@ class Lines(unittest.TextTestResult):
     def addSubTest(self, test, subtest, err):
         super().addSubTest(test, subtest, err)
         if err:
-            self.tell(subtest, "failed")
+            self.tell(test, "failed")
 
 
 test.support.use_resources = ["network"]

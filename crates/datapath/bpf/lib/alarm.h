@@ -69,6 +69,16 @@ static __always_inline void set_option(struct bpf_sock_ops *ops, int level, int 
 	bpf_setsockopt(ops, level, name, &value, sizeof(value));
 }
 
+/* Before Linux 6.1 the options of ring() and of the clock cannot be read here, and ring() would wake
+ * nobody (net/core/filter.c, sol_socket_sockopt).
+ */
+static __always_inline bool can_ring(struct bpf_sock_ops *ops)
+{
+	int value;
+
+	return bpf_getsockopt(ops, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)) == 0;
+}
+
 /* Wakes who waits for something to read, if there is: tcp_set_rcvlowat() does (net/ipv4/tcp.c). */
 static __always_inline void ring(struct bpf_sock_ops *ops)
 {
@@ -161,8 +171,8 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 	if (!sk)
 		return;
 	alarm = bpf_sk_storage_get(&alarms, sk, 0, 0);
-	if (!psock && !alarm) {
-		/* It is plain TCP again, and has no more to pay. */
+	if ((!psock && !alarm) || !can_ring(ops)) {
+		/* It is plain TCP again, or cannot be helped, and has no more to pay. */
 		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags &
 						       ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 		return;

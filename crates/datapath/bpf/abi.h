@@ -75,6 +75,7 @@ enum tx_path {
 enum end_flag {
 	END_CLIENT = 1, /* it connected; else it was accepted */
 	END_CLOSED = 2, /* the connection is over and was added to the totals */
+	END_SMALL_FLIGHT = 4, /* Beeline bounds the congestion window: lib/flight.h */
 };
 
 /* Socket-local storage of an enrolled socket; one cache line. Written under the socket lock, but

@@ -12,6 +12,7 @@
 #include "vmlinux.h"
 #include "lib/alarm.h"
 #include "lib/count.h"
+#include "lib/flight.h"
 #include "lib/maps.h"
 #include "lib/peer.h"
 #include "lib/rest.h"
@@ -133,6 +134,7 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
 					       BPF_SOCK_OPS_RTT_CB_FLAG |
 					       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	start_small(ops);
 	add(&sums->enrolled, 1);
 	emit(sk, end, EVENT_ENROLLED, REASON_NONE);
 	return REASON_NONE;
@@ -280,6 +282,7 @@ static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *
 	if (!end || bpf_getsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &now, sizeof(now)))
 		return;
 	wanted = end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring;
+	keep_small(ops, sk, end, wanted);
 	/* What the program itself has set stays. */
 	if (now != wanted && now <= 1)
 		bpf_setsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &wanted, sizeof(wanted));

@@ -32,6 +32,8 @@ enum {
 #define TCP_KEEPIDLE 4
 #define TCP_KEEPINTVL 5
 #define TCP_NOTSENT_LOWAT 25
+#define TCP_BPF_IW 1001
+#define TCP_BPF_SNDCWND_CLAMP 1002
 
 /* include/uapi/asm-generic/socket.h */
 #define SOL_SOCKET 1

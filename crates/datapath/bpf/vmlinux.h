@@ -163,6 +163,7 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 rcv_nxt;
 	__u32 snd_una;
+	__u32 snd_cwnd_clamp;
 	__u8 syn_data : 1;
 	bool is_mptcp;
 	struct request_sock *fastopen_rsk;

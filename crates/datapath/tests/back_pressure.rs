@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::thread;
 
-use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, seed, sleeping_readers};
+use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, sleeping_readers};
 use datapath::abi::{Mode, Reason, TxPath};
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
@@ -15,6 +15,9 @@ use testbed::traffic::{pair, stream};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
 
 const LIMIT: u32 = 1 << 20;
+
+/// Bytes under way over the kernel path while the reader is behind; bpf/lib/flight.h.
+const FLIGHT: u32 = 64 << 10;
 
 /// include/uapi/linux/tcp.h
 const TCP_NOTSENT_LOWAT: i32 = 25;
@@ -56,6 +59,44 @@ fn sent(bed: &Bed) -> Result<(u64, u64)> {
 
 fn low_water(sock: &TcpStream) -> i32 {
     common::option(sock, libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT)
+}
+
+/// In segments, and the size of these.
+fn congestion_window(sock: &TcpStream) -> (u32, u32) {
+    // SAFETY: a plain structure of integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let to = (&raw mut info).cast();
+    // SAFETY: the pointers are those of live values, and `len` is the size of the first.
+    let done = unsafe {
+        libc::getsockopt(
+            sock.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            to,
+            &mut len,
+        )
+    };
+    assert_eq!(done, 0);
+    (info.tcpi_snd_cwnd, info.tcpi_snd_mss)
+}
+
+/// The congestion window when much went over the kernel path, while it is not for want of room.
+fn after_detaching(
+    bed: &Bed,
+    (a, b): (TcpStream, TcpStream),
+    mut to_b: Pattern,
+    mut at_b: Pattern,
+) -> Result<(u32, u32)> {
+    bed.set_mode(Mode::Detaching)?;
+    let sender = thread::spawn(move || -> Result<TcpStream> {
+        stream::send_from(&a, &mut to_b, LARGE, 65_536)?;
+        Ok(a)
+    });
+    read_exactly(&b, &mut at_b, LARGE)?;
+    Ok(congestion_window(
+        &sender.join().expect("the sender panicked")?,
+    ))
 }
 
 /// Receives with MSG_WAITALL.
@@ -170,6 +211,53 @@ kernel_test! {
         stream::send_from(&a, &mut to_b, 1000, 1000)?;
         read_exactly(&b, &mut at_b, 1000)?;
         wait_for("the kernel's default", SOON, || low_water(&a) == 0)?;
+        Ok(())
+    }
+
+    /// What is under way has to be read before the direction can return.
+    fn little_is_under_way_only_while_the_reader_is_behind(cgroup: &Cgroup) -> Result {
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        for _ in 0..3 {
+            let filled = fill(&mut a, &mut to_b)?;
+            read_exactly(&b, &mut at_b, filled)?;
+            let (segments, size) = congestion_window(&a);
+            assert!(segments * size <= FLIGHT, "{segments} segments of {size} bytes");
+        }
+        let (segments, size) = after_detaching(&bed, (a, b), to_b, at_b)?;
+        assert!(segments * size > FLIGHT, "{segments} segments of {size} bytes");
+        Ok(())
+    }
+
+    /// Where segments are large, the kernel's ten are a megabyte.
+    fn little_is_under_way_from_the_start(cgroup: &Cgroup) -> Result {
+        let _bed = bed(cgroup)?;
+        let pod = Node::new()?.pod("pod")?;
+        let (a, b) = pair(&pod, &pod, std::net::Ipv4Addr::LOCALHOST)?;
+        assert_eq!((congestion_window(&a).0, congestion_window(&b).0), (2, 2));
+        Ok(())
+    }
+
+    fn congestion_window_that_a_route_limits_stays_so(cgroup: &Cgroup) -> Result {
+        const LOCKED: u32 = 30;
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let route = format!("ip route replace $(ip route get {} | sed 's/ src.*//;q') cwnd lock {LOCKED}", web.ip());
+        client.command("sh").args(["-c", &route]).run()?;
+        // The kernel looks at it when it has connected there before (net/ipv4/tcp_metrics.c).
+        drop(pair(&client, &web, web.ip())?);
+        bed.emptied()?;
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let filled = fill(&mut a, &mut to_b)?;
+        read_exactly(&b, &mut at_b, filled)?;
+        assert_eq!(after_detaching(&bed, (a, b), to_b, at_b)?.0, LOCKED);
         Ok(())
     }
 

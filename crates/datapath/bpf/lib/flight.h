@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * How much a sender has under way over the kernel path while its reader is behind.
+ *
+ * All that is under way has to arrive and be read before the direction is redirected again. So the
+ * congestion window, which bounds it, starts small and stays so while the reader is behind. On the
+ * way between two sockets of one host nothing is won by a larger one. If it stays small for good,
+ * for want of an acknowledgement that a program of ours sees, little is lost.
+ * docs/decisions/0004-queue-limit.md.
+ */
+#ifndef BEELINE_FLIGHT_H
+#define BEELINE_FLIGHT_H
+
+#include "sock.h"
+
+#define FLIGHT_BYTES (64 << 10)
+
+/* include/net/tcp.h: what TCP takes for no limit */
+#define TCP_INFINITE_SSTHRESH 0x7fffffff
+
+/* Of the segments that TCP counts in. Two at least: a reader's kernel acknowledges a second one at
+ * once, and a single one up to 200 ms later.
+ */
+static __always_inline int flight_segments(struct bpf_sock_ops *ops)
+{
+	int segments = FLIGHT_BYTES / (ops->mss_cache ?: 1);
+
+	return segments < 2 ? 2 : segments;
+}
+
+/* Before the first data: a smaller initial window than the kernel's. */
+static __always_inline void start_small(struct bpf_sock_ops *ops)
+{
+	int segments = flight_segments(ops);
+
+	if (segments < (int)ops->snd_cwnd)
+		bpf_setsockopt(ops, SOL_TCP, TCP_BPF_IW, &segments, sizeof(segments));
+}
+
+/* A limit of the route itself stays (`ip route ... cwnd lock`). */
+static __always_inline void keep_small(struct bpf_sock_ops *ops, struct sock *sk, struct end *end,
+				       bool small)
+{
+	int segments = small ? flight_segments(ops) : TCP_INFINITE_SSTHRESH;
+
+	if (small == !!(end->flags & END_SMALL_FLIGHT))
+		return;
+	if (small && BPF_CORE_READ((struct tcp_sock *)sk, snd_cwnd_clamp) < TCP_INFINITE_SSTHRESH)
+		return;
+	if (!bpf_setsockopt(ops, SOL_TCP, TCP_BPF_SNDCWND_CLAMP, &segments, sizeof(segments)))
+		end->flags ^= END_SMALL_FLIGHT;
+}
+
+#endif

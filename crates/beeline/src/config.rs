@@ -32,6 +32,9 @@ pub struct Socket {
     /// Bytes that may wait unread at one reader before its sender has to wait, as `"4MiB"` or a
     /// number of bytes.
     pub queue_limit: Option<ByteSize>,
+    /// TCP memory in use on the whole host, by everybody, above which nothing more is redirected; at
+    /// most [`datapath::socket::memory_limit`], which is the default.
+    pub memory_limit: Option<ByteSize>,
 }
 
 /// The table `[http]`.
@@ -141,7 +144,14 @@ impl Config {
                 .socket
                 .connections
                 .map_or(defaults.connections, |c| c.0),
-            memory_limit: defaults.memory_limit,
+            // Above that a redirect may fail for want of memory, where TCP would let the sender wait.
+            memory_limit: self
+                .socket
+                .memory_limit
+                .map_or(defaults.memory_limit, |size| {
+                    (size.as_u64() / rustix::param::page_size() as u64).min(defaults.memory_limit)
+                }),
+            way_back: defaults.way_back,
             queue_limit: limit.map_or(defaults.queue_limit, |bytes| {
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             }),
@@ -182,6 +192,16 @@ mod tests {
             wrong.contains("line 2") && wrong.contains("127.0.0.1:"),
             "{wrong}"
         );
+    }
+
+    #[test]
+    fn the_limit_for_the_host_is_in_pages_and_never_above_the_default() {
+        let limit = |text: &str| parse(text).unwrap().options().memory_limit;
+        let pages = (64 << 20) / rustix::param::page_size() as u64;
+        assert_eq!(limit("[socket]\nmemory_limit = \"64MiB\""), pages);
+        let most = Options::default().memory_limit;
+        assert_eq!(limit("[socket]\nmemory_limit = \"64TiB\""), most);
+        assert_eq!(limit(""), most);
     }
 
     #[test]

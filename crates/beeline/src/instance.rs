@@ -51,6 +51,12 @@ impl Instance {
         self.runtime_dir().join("lock")
     }
 
+    /// What the self-test of the agent that started last had found.
+    #[must_use]
+    pub fn self_test_file(&self) -> PathBuf {
+        self.runtime_dir().join("self-test.json")
+    }
+
     /// Where the agent answers.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {

@@ -8,4 +8,5 @@ pub mod config;
 pub mod control;
 pub mod instance;
 pub mod observe;
+pub mod selftest;
 pub mod workload;

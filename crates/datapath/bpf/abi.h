@@ -62,6 +62,8 @@ struct settings {
 	__u32 tracing; /* not 0: somebody reads `events` */
 	__u64 attached_ns; /* CLOCK_BOOTTIME when the datapath was first attached */
 	__u64 memory_limit; /* pages of TCP memory on the host before the kernel path */
+	__u32 way_back; /* not 0: a direction that was left for want of room may return */
+	__u32 pad;
 };
 
 /* Where a direction's next message goes. */
@@ -185,7 +187,7 @@ struct end_record {
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
-_Static_assert(sizeof(struct settings) == 32, "settings");
+_Static_assert(sizeof(struct settings) == 40, "settings");
 _Static_assert(sizeof(struct end) == 64, "end: one cache line");
 _Static_assert(sizeof(struct alarm) == 16, "alarm");
 _Static_assert(sizeof(struct conn) == 40, "conn");

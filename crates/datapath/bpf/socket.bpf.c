@@ -390,9 +390,12 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 {
 	struct sock *peer = (struct sock *)end->peer_sk;
+	struct settings *set = get_settings();
 
-	if (end->tx_reason != REASON_QUEUE_FULL || sock_cookie(peer) != end->peer_cookie ||
-	    !all_was_read(own, (struct tcp_sock *)peer) || !nobody_reads_natively(peer))
+	if (end->tx_reason != REASON_QUEUE_FULL || !set || !set->way_back)
+		return false;
+	if (sock_cookie(peer) != end->peer_cookie || !all_was_read(own, (struct tcp_sock *)peer) ||
+	    !nobody_reads_natively(peer))
 		return false;
 	if (!peer_was_stranded(end))
 		return true;

@@ -15,6 +15,7 @@ mod object;
 pub mod pins;
 pub mod probe;
 pub mod quiesce;
+pub mod selftest;
 pub mod socket;
 
 pub use error::{Error, Result};

@@ -20,6 +20,9 @@ pub struct Options {
     /// Pages of TCP memory that may be in use on the whole host before every sender is left to the
     /// kernel path; see [`memory_limit`].
     pub memory_limit: u64,
+    /// Whether a direction that was left for want of room may be redirected again; off where
+    /// [`crate::selftest`] finds that this does not work.
+    pub way_back: bool,
 }
 
 /// Three quarters of what the kernel lets TCP use without a thought: the first number of
@@ -40,6 +43,7 @@ impl Default for Options {
             connections: 65_536,
             queue_limit: 4 << 20,
             memory_limit: memory_limit(),
+            way_back: true,
         }
     }
 }
@@ -109,6 +113,7 @@ impl SocketPath {
             settings.abi = ABI;
             settings.queue_limit = options.queue_limit;
             settings.memory_limit = options.memory_limit;
+            settings.way_back = options.way_back.into();
         })?;
         Ok(Self {
             object,

@@ -16,6 +16,7 @@ use datapath::socket::{Options, SocketPath};
 
 use crate::config::{Config, DEFAULT_LISTEN, Listen};
 use crate::instance::Instance;
+use crate::selftest::{self, Report};
 
 pub use lock::Lock;
 
@@ -41,6 +42,8 @@ pub struct Started {
     pub http: Option<SocketAddr>,
     /// What it was loaded with. A datapath that is taken over keeps its map sizes.
     pub options: Options,
+    /// What it found out about itself before.
+    pub self_test: Report,
 }
 
 impl Agent {
@@ -56,7 +59,8 @@ impl Agent {
         let mounted_bpffs = ensure_bpffs()?;
         let pins = instance.pins();
         let was_loaded = pins.exist();
-        let options = config.options();
+        let mut options = config.options();
+        let self_test = tried(instance, &mut options)?;
         let path = load(options, &cgroup, &pins).inspect_err(|_| {
             if !was_loaded {
                 // The first error is the one to tell.
@@ -70,6 +74,7 @@ impl Agent {
             mounted_bpffs,
             http: http.as_ref().and_then(http::Server::addr),
             options,
+            self_test,
         };
         Ok(Self {
             instance: instance.clone(),
@@ -107,6 +112,23 @@ fn http_server(config: &Config) -> Result<Option<http::Server>> {
             .inspect_err(|error| eprintln!("warning: no metrics: {error:#}"))
             .ok()),
     }
+}
+
+/// Runs the self-test, and turns off what does not work here.
+fn tried(instance: &Instance, options: &mut Options) -> Result<Report> {
+    let report = selftest::run()?;
+    report.keep(instance)?;
+    if let Some(failed) = report.obstacle() {
+        bail!(
+            "the self-test failed, so nothing was attached: {}: {}: {} on this kernel; please \
+             report this with the output of `beeline doctor --json`",
+            failed.check,
+            failed.found,
+            failed.meaning
+        );
+    }
+    report.restrict(options);
+    Ok(report)
 }
 
 fn load(options: Options, cgroup: &Path, pins: &Pins) -> datapath::Result<SocketPath> {

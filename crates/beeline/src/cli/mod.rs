@@ -11,6 +11,7 @@ mod output;
 mod release;
 mod retire;
 mod run;
+mod self_test;
 mod status;
 mod trace;
 
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::instance::Instance;
+use crate::selftest;
 
 /// Shortens the way between containers on a Linux host.
 ///
@@ -48,6 +50,8 @@ enum Command {
     Doctor(doctor::Args),
     Demo(demo::Args),
     Bench(bench::Args),
+    #[command(hide = true, name = selftest::COMMAND)]
+    SelfTest,
 }
 
 /// Runs the program with the arguments of the process.
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::SelfTest => self_test::run(),
     };
     match result {
         Ok(code) => code,

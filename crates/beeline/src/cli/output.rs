@@ -6,6 +6,8 @@ use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::selftest::Report;
+
 /// Prints one JSON document.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
     line(&serde_json::to_string_pretty(value)?)
@@ -17,6 +19,20 @@ pub(super) fn line(text: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }
+}
+
+/// What a self-test found, a line for each failure.
+pub(super) fn self_test(report: &Report) -> Vec<String> {
+    let good = report.checks - report.failures.len();
+    let summary = format!(
+        "self-test    {good} of {} checks as plain TCP, in {} ms",
+        report.checks, report.milliseconds
+    );
+    let failures = report
+        .failures
+        .iter()
+        .map(|failed| format!("  {}: {}: {}", failed.check, failed.found, failed.meaning));
+    std::iter::once(summary).chain(failures).collect()
 }
 
 /// A table without lines that fits the terminal.

@@ -50,6 +50,9 @@ fn tell(instance: &Instance, started: &Started) -> Result<()> {
             instance.pins().dir().display()
         ))?,
     }
+    for line in output::self_test(&started.self_test) {
+        output::line(&line)?;
+    }
     output::line(&format!(
         "socket path on {}: up to {} connections, up to {} unread at one reader",
         started.cgroup.display(),

@@ -40,6 +40,9 @@ fn print(status: &Status) -> Result<()> {
         ))?,
         None => output::line("agent        not running")?,
     }
+    for line in status.self_test.iter().flat_map(output::self_test) {
+        output::line(&line)?;
+    }
     match &status.work {
         Some(work) => print_work(work),
         None => Ok(()),
@@ -73,6 +76,15 @@ fn print_work(work: &Work) -> Result<()> {
     output::line(&format!(
         "kernel path  {} by enrolled connections",
         output::bytes(work.kernel_bytes)
+    ))?;
+    let used = work
+        .tcp_memory_bytes
+        .map(|used| format!("{} in use of ", output::bytes(used)));
+    output::line(&format!(
+        "memory       {}{} of TCP on this host; {} unread at one reader",
+        used.unwrap_or_default(),
+        output::bytes(work.memory_limit_bytes),
+        output::bytes(work.queue_limit_bytes)
     ))?;
     if work.reasons.is_empty() {
         return Ok(());

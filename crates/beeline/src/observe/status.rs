@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use datapath::abi::{Handshake, Mode, Reason};
 use datapath::ends::Ends;
-use datapath::{Maps, Result, attach, socket};
+use datapath::{Maps, Result, attach, probe, socket};
 use serde::Serialize;
 
 use crate::control::{self, AgentInfo};
 use crate::instance::Instance;
+use crate::selftest::Report;
 use crate::workload::Workloads;
 
 /// The state of an instance.
@@ -32,6 +33,9 @@ pub struct Status {
     pub since: Option<String>,
     /// Who looks after it; nobody needs to.
     pub agent: Option<AgentInfo>,
+    /// What the agent that started last found out about this kernel before it attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_test: Option<Report>,
     /// What it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
@@ -54,6 +58,13 @@ pub struct Work {
     pub redirected_messages: u64,
     /// Sent through the stack by enrolled sockets.
     pub kernel_bytes: u64,
+    /// Bytes that may wait unread at one reader before its sender has to wait.
+    pub queue_limit_bytes: u64,
+    /// TCP memory in use on the host above which nothing more is redirected, in bytes.
+    pub memory_limit_bytes: u64,
+    /// TCP memory in use on the host, by everybody, in bytes; absent where the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_memory_bytes: Option<u64>,
     /// Trace events that found no room.
     pub lost_events: u64,
     /// How often something was left on, or moved to, the kernel path; only reasons that occurred.
@@ -79,6 +90,7 @@ pub fn read(instance: &Instance) -> Result<Status> {
         cgroup: cgroup.map(cgroup_name),
         since: Some(humantime::format_rfc3339_seconds(since).to_string()),
         agent: control::agent(instance),
+        self_test: Report::kept(instance),
         work: Some(work(&maps)?),
     })
 }
@@ -91,12 +103,14 @@ fn off(instance: &Instance) -> Status {
         cgroup: None,
         since: None,
         agent: control::agent(instance),
+        self_test: None,
         work: None,
     }
 }
 
 fn work(maps: &Maps) -> Result<Work> {
-    let totals = maps.totals()?;
+    let (totals, settings) = (maps.totals()?, maps.settings()?);
+    let page = rustix::param::page_size() as u64;
     let ends = Ends::load(maps)?.list(maps)?;
     let live = || {
         ends.iter()
@@ -118,6 +132,9 @@ fn work(maps: &Maps) -> Result<Work> {
         redirected_messages: totals.closed_redirected_msgs
             + live().map(|end| end.redirected_msgs).sum::<u64>(),
         kernel_bytes: totals.closed_kernel_bytes + live().map(|end| end.kernel_bytes).sum::<u64>(),
+        queue_limit_bytes: settings.queue_limit.into(),
+        memory_limit_bytes: settings.memory_limit.saturating_mul(page),
+        tcp_memory_bytes: probe::tcp_memory_used()?.map(|pages| pages * page),
         lost_events: totals.lost_events,
         reasons: occurred
             .map(|reason| (reason.name(), totals.count(*reason)))

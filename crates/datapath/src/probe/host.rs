@@ -95,6 +95,20 @@ pub fn tcp_memory() -> Result<Option<TcpMemory>> {
         }))
 }
 
+/// Pages that TCP uses now on the whole host: the number that `settings.memory_limit` is compared
+/// with (`mem` in net/ipv4/proc.c, `sockstat_seq_show`); `None` where it is not shown.
+///
+/// # Errors
+/// When it is there but cannot be read.
+pub fn tcp_memory_used() -> Result<Option<u64>> {
+    let path = "/proc/net/sockstat";
+    let text = unless_missing(fs::read_to_string(path), path)?;
+    Ok(text.and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+        line.split_once(" mem ")?.1.trim().parse().ok()
+    }))
+}
+
 fn last_number(path: &str) -> Result<Option<u64>> {
     let text = unless_missing(fs::read_to_string(path), path)?;
     Ok(text.and_then(|text| text.split_whitespace().last()?.parse().ok()))

@@ -24,6 +24,7 @@ pub use cgroup::{CgroupMounts, cgroup_mounts};
 pub use fionread::{FionreadReport, fionread};
 pub use host::{
     TcpMemory, btf, cpus, initial_user_namespace, kernel_release, lockdown, tcp_memory,
+    tcp_memory_used,
 };
 pub use programs::{AttachMode, Attached, Kind, Program, loaded, sock_ops_of};
 pub use redirect::{RedirectReport, redirect};

@@ -1,6 +1,7 @@
 //! Gathers what `datapath::probe` finds out, skipping what this process may not try.
 
 use std::env::consts;
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use datapath::pins;
@@ -8,6 +9,8 @@ use datapath::probe::{
     self, Attached, Capabilities, CgroupMounts, Feature, FionreadReport, PidNamespace, Program,
     RedirectReport, SocketPathReport, TcpMemory, ThreadFiles, Tracing,
 };
+
+use crate::selftest::{self, Report};
 
 /// One thing about the host.
 #[derive(Debug, Clone)]
@@ -21,11 +24,11 @@ pub(super) enum Fact<T> {
 }
 
 impl<T> Fact<T> {
-    fn of(found: datapath::Result<T>) -> Self {
+    fn of<E: Display>(found: Result<T, E>) -> Self {
         found.map_or_else(|error| Self::Broken(error.to_string()), Self::Known)
     }
 
-    fn try_if(allowed: bool, probe: impl FnOnce() -> datapath::Result<T>) -> Self {
+    fn try_if<E: Display>(allowed: bool, probe: impl FnOnce() -> Result<T, E>) -> Self {
         if allowed {
             Self::of(probe())
         } else {
@@ -67,6 +70,7 @@ pub(super) struct Facts {
     pub(super) fionread: Fact<FionreadReport>,
     pub(super) redirect: Fact<RedirectReport>,
     pub(super) tracing: Fact<Tracing>,
+    pub(super) self_test: Fact<Report>,
 }
 
 impl Facts {
@@ -95,6 +99,7 @@ impl Facts {
             fionread: Fact::try_if(may, probe::fionread),
             redirect: Fact::try_if(may, probe::redirect),
             tracing: Fact::try_if(may, probe::tracing),
+            self_test: self_test(may, &cgroups),
             capabilities,
             initial_user_namespace,
             programs,
@@ -126,6 +131,16 @@ pub(super) fn lacking(held: &Capabilities) -> Vec<&'static str> {
 fn attached(may: bool, cgroups: &Fact<CgroupMounts>) -> Fact<Option<Attached>> {
     match cgroups.known().and_then(|mounts| mounts.v2.as_deref()) {
         Some(root) => Fact::try_if(may, || probe::sock_ops_of(root)),
+        None => Fact::NotTried("a cgroup2 mount"),
+    }
+}
+
+fn self_test(may: bool, cgroups: &Fact<CgroupMounts>) -> Fact<Report> {
+    match cgroups.known().and_then(|mounts| mounts.v2.as_ref()) {
+        // The causes say what to do.
+        Some(_) => Fact::try_if(may, || {
+            selftest::run().map_err(|error| format!("{error:#}"))
+        }),
         None => Fact::NotTried("a cgroup2 mount"),
     }
 }

@@ -5,12 +5,15 @@ use datapath::probe::{
     SocketPathReport,
 };
 
+use datapath::selftest;
+
 use super::{check, check_attempt, words};
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::report::Check;
+use crate::selftest::{Consequence, Failed, Report};
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
-    vec![
+    let mut checks = vec![
         check("cgroup2", &facts.cgroups, cgroup2).required(),
         root_cgroup(facts).required(),
         check("program and map types", &facts.features, |found| {
@@ -27,7 +30,41 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         check("other programs", &facts.programs, |found| {
             others(found.as_deref())
         }),
-    ]
+        check(SELF_TEST, &facts.self_test, self_test).required(),
+    ];
+    let failures = facts.self_test.known().map(|report| &report.failures);
+    checks.extend(failures.into_iter().flatten().map(failed));
+    checks
+}
+
+const SELF_TEST: &str = "self-test";
+
+/// Its failures follow, a check each.
+fn self_test(report: &Report) -> Check {
+    let good = report.checks - report.failures.len();
+    let found = format!(
+        "{good} of {} checks as plain TCP, in {} ms",
+        report.checks, report.milliseconds
+    );
+    Check::ok(SELF_TEST, found)
+}
+
+fn failed(failed: &Failed) -> Check {
+    let name = selftest::Check::from_name(&failed.check).map_or(SELF_TEST, selftest::Check::name);
+    match failed.consequence {
+        Consequence::Stops => Check::missing(
+            name,
+            &failed.found,
+            &format!(
+                "{}: do not use the socket path on this kernel, and please report this with the \
+                 output of `beeline doctor --json`",
+                failed.meaning
+            ),
+        ),
+        Consequence::TurnsOff | Consequence::Limits => {
+            Check::degraded(name, &failed.found, &failed.meaning)
+        }
+    }
 }
 
 fn cgroup2(mounts: &CgroupMounts) -> Check {

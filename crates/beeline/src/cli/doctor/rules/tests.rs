@@ -58,6 +58,11 @@ fn good() -> Facts {
             lsm: Attempt::Works,
             kprobe: Attempt::Works,
         }),
+        self_test: Fact::Known(crate::selftest::Report {
+            milliseconds: 300,
+            checks: 11,
+            failures: vec![],
+        }),
     }
 }
 
@@ -78,6 +83,7 @@ fn seen_by_a_user() -> Facts {
         socket_path: Fact::NotTried(ROOT),
         fionread: Fact::NotTried(ROOT),
         redirect: Fact::NotTried(ROOT),
+        self_test: Fact::NotTried(ROOT),
         tracing: Fact::NotTried(ROOT),
         ..good()
     }

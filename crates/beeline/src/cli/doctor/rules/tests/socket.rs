@@ -1,6 +1,7 @@
 //! The rules for the socket path.
 
 use super::*;
+use crate::selftest::{Consequence, Failed};
 
 #[test]
 fn without_cgroup2_it_cannot_run() {
@@ -214,4 +215,32 @@ fn a_namespace_without_loopback_stops_nothing() {
         ..good()
     };
     assert!(judge(&facts).can_run());
+}
+
+fn self_test(consequence: Consequence) -> Facts {
+    let failed = Failed {
+        check: "way back".into(),
+        found: "not redirected again".into(),
+        consequence,
+        meaning: "turned off".into(),
+    };
+    Facts {
+        self_test: Fact::Known(crate::selftest::Report {
+            milliseconds: 300,
+            checks: 11,
+            failures: vec![failed],
+        }),
+        ..good()
+    }
+}
+
+#[test]
+fn a_failed_check_of_the_self_test_stops_it_or_limits_it() {
+    stopped_by(&self_test(Consequence::Stops), "way back");
+    limited_by(&self_test(Consequence::TurnsOff), "way back");
+    let report = judge(&self_test(Consequence::Limits));
+    assert_eq!(
+        named(&report, "self-test").found,
+        "10 of 11 checks as plain TCP, in 300 ms"
+    );
 }

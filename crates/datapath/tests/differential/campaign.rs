@@ -98,15 +98,15 @@ impl Campaign {
         Ok(())
     }
 
-    /// Runs random programs for that long.
+    /// Runs random programs, up to that many and for that long.
     ///
     /// # Errors
     /// With the shortest program of every kind of difference.
-    pub fn random(&mut self, duration: Duration) -> Result {
+    pub fn random(&mut self, most: u64, duration: Duration) -> Result {
         let programs = generate::programs(LONGEST);
         let until = Instant::now() + duration;
         let (mut kinds, mut failed) = (BTreeSet::new(), String::new());
-        while Instant::now() < until {
+        while self.programs < most && Instant::now() < until {
             let mut tree = programs
                 .new_tree(&mut self.runner)
                 .map_err(|reason| reason.message().to_owned())?;

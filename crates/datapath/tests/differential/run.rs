@@ -319,7 +319,11 @@ impl<'a> Run<'a> {
 
     /// Whether nothing is on its way to a plain end any more.
     fn has_arrived(&self, side: Side, seen: &Seen) -> bool {
-        let ended = seen.poll & (libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP) != 0;
+        let end = libc::POLLHUP | libc::POLLERR;
+        // A reader that shut down gets what Nagle's algorithm holds back, too.
+        let nagle = self.past.manners.iter().any(|manner| manner.nagle);
+        let end = if nagle { end } else { end | libc::POLLRDHUP };
+        let ended = seen.poll & end != 0;
         ended || seen.unread < 0 || seen.unread as u64 == self.past.unread(side)
     }
 

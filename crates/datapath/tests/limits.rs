@@ -119,6 +119,26 @@ kernel_test! {
         slow_reader(cgroup, 3_000)
     }
 
+    /// The kernel keeps a kilobyte for each message, of which neither limit would know.
+    fn reader_that_does_not_read_tiny_messages_costs_a_bounded_amount(cgroup: &Cgroup) -> Result {
+        const LIMIT: u32 = 1 << 20;
+        const KEPT: u32 = 1024;
+        let bed = Bed::with(cgroup, Options { queue_limit: LIMIT, ..Options::default() })?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let mut pattern = Pattern::new(seed);
+        // Few enough of the kernel path for TCP to take them.
+        let sent = u64::from(LIMIT / KEPT) + 20;
+        stream::send_from(&a, &mut pattern, sent, 1)?;
+        let unread = bed.ends()?.iter().map(|end| end.unread).max().ok_or("no end")?;
+        assert_eq!(unread, LIMIT / KEPT + 1, "messages of one byte wait");
+        stream::finish(&a)?;
+        assert_eq!(stream::receive(&b, 100_000)?, stream::expected(seed, sent));
+        Ok(())
+    }
+
     /// What all queues hold together counts as TCP memory of the host; a message for which there is
     /// none left must wait or be refused as by plain TCP, which never says ENOMEM.
     fn many_readers_that_do_not_read_cost_a_bounded_amount(cgroup: &Cgroup) -> Result {

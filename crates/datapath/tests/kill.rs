@@ -183,7 +183,10 @@ kernel_test! {
             wait_for("the reset", SOON, || b.peer_addr().is_err())?;
             results.push((&b).write(b"x").map_err(|error| error.kind()));
             if let Some(bed) = bed {
-                expect_reasons(&bed.totals()?, &[(Reason::PeerGone, 1)]);
+                // What a closed socket looks like is there as long as its memory is.
+                let totals = bed.totals()?;
+                let seen = totals.count(Reason::PeerGone) + totals.count(Reason::ShutDown);
+                assert_eq!(seen, 1, "{totals:?}");
             }
             Ok(results)
         })

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::part::{Part, Player};
-use common::{Bed, Result, SOON, expect_connections, expect_reasons, seed};
+use common::{Bed, Result, SOON, expect_connections, seed};
 use datapath::abi::Reason;
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;

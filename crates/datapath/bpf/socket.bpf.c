@@ -354,12 +354,12 @@ static __noinline int find_peer(struct end *end)
 
 /* Bytes that the kernel takes for each message that waits, however short: a struct sk_msg, from
  * kmalloc-1k (alloc_sk_msg, net/core/skmsg.c). They do not count as TCP memory. How many messages
- * wait is not known; it is taken that all were as long as the next one.
+ * wait is not known; it is taken that they are as long as those of the connection are on average.
  */
 #define MESSAGE_COST 1024
 
-/* Why the next message of this end, of so many bytes, must not be redirected, if so. */
-static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end, __u32 size)
+/* Why the next message of this end must not be redirected, if so. */
+static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end)
 {
 	struct settings *set = get_settings();
 	__u32 unread;
@@ -387,7 +387,8 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	held = size < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (size ?: 1) : unread;
+	held = end->redirected_bytes / (end->redirected_msgs ?: 1);
+	held = held < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (held ?: 1) : unread;
 	if (held > set->queue_limit &&
 	    (held / PATIENCE > set->queue_limit || !sleepers((struct sock *)own)))
 		return REASON_QUEUE_FULL;
@@ -454,7 +455,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		if (reason)
 			return over_kernel_path(msg, end, reason);
 	}
-	reason = hold_back(own, end, size);
+	reason = hold_back(own, end);
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);

@@ -12,7 +12,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-changed=tests/bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
-    for name in ["socket", "ends", "retire", "probe"] {
+    for name in ["socket", "programs", "ends", "retire", "probe"] {
         build("bpf", name, &out);
     }
     // What only tests load.

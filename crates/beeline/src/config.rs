@@ -35,6 +35,29 @@ pub struct Socket {
     /// TCP memory in use on the whole host, by everybody, above which nothing more is redirected; at
     /// most [`datapath::socket::memory_limit`], which is the default.
     pub memory_limit: Option<ByteSize>,
+    /// Executables that do not call splice(2) on sockets, whatever their files say: patterns of
+    /// paths, as `"/usr/bin/python3*"`.
+    pub never_splices: Vec<Executables>,
+}
+
+/// A pattern of paths of executables, in the words of a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Executables(glob::Pattern);
+
+impl TryFrom<String> for Executables {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if !text.starts_with('/') {
+            return Err(format!(
+                "never_splices: expected patterns of absolute paths, found {text:?}"
+            ));
+        }
+        glob::Pattern::new(&text)
+            .map(Self)
+            .map_err(|error| format!("never_splices: {text:?} is no pattern: {error}"))
+    }
 }
 
 /// The table `[http]`.
@@ -134,6 +157,13 @@ impl Config {
         })
     }
 
+    /// Whether an executable is one of those that do not call splice(2) on sockets.
+    #[must_use]
+    pub fn never_splices(&self, executable: &Path) -> bool {
+        let patterns = &self.socket.never_splices;
+        patterns.iter().any(|one| one.0.matches_path(executable))
+    }
+
     /// What the datapath is loaded with.
     #[must_use]
     pub fn options(&self) -> Options {
@@ -202,6 +232,18 @@ mod tests {
         let most = Options::default().memory_limit;
         assert_eq!(limit("[socket]\nmemory_limit = \"64TiB\""), most);
         assert_eq!(limit(""), most);
+    }
+
+    #[test]
+    fn executables_are_named_by_patterns() {
+        let config = parse("[socket]\nnever_splices = [\"/usr/bin/python3*\"]").unwrap();
+        assert!(config.never_splices(Path::new("/usr/bin/python3.12")));
+        assert!(!config.never_splices(Path::new("/usr/sbin/haproxy")));
+        let wrong = parse("[socket]\nnever_splices = [\"python3\"]").unwrap_err();
+        assert!(
+            wrong.contains("line 2") && wrong.contains("absolute"),
+            "{wrong}"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 4,
+	BEELINE_ABI = 6,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -37,6 +37,8 @@ enum reason {
 	REASON_COLLISION, /* another live connection has the same sequence numbers */
 	REASON_FOREIGN_SOCKMAP, /* another BPF program already holds the socket in a sockmap */
 	REASON_DETACHING, /* no new connections are taken */
+	REASON_MAY_SPLICE, /* a program at either end may splice from its sockets */
+	REASON_UNKNOWN_PROGRAM, /* it is not known yet whether a program at either end does */
 	/* Directions of enrolled connections. */
 	REASON_PEER_LATE, /* the first byte was sent before the peer was enrolled */
 	REASON_PEER_GONE, /* the peer is no target any more: closed, half-closed or retired */
@@ -105,6 +107,30 @@ struct alarm {
 	__u16 interval; /* TCP_KEEPINTVL, seconds */
 	__u32 keepalive; /* SO_KEEPALIVE */
 	__u64 since_ns; /* CLOCK_MONOTONIC */
+};
+
+/* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */
+struct program {
+	__u64 inode;
+	__s64 ctime; /* seconds */
+	__u32 ctime_nsec;
+	__u32 device; /* super_block.s_dev */
+};
+
+/* What is known of a program. */
+enum verdict {
+	VERDICT_UNKNOWN,
+	VERDICT_NEVER_SPLICES,
+	VERDICT_MAY_SPLICE,
+};
+
+/* A process and its program: an element of the ring buffer `strangers`, and what the iterator in
+ * programs.bpf.c reports.
+ */
+struct process {
+	struct program program;
+	__u32 pid; /* in the initial namespace */
+	__u32 pad;
 };
 
 /* Both ends of an enrolled connection; the key is the client's view of the handshake. */
@@ -190,6 +216,8 @@ _Static_assert(sizeof(struct handshake) == 8, "handshake");
 _Static_assert(sizeof(struct settings) == 40, "settings");
 _Static_assert(sizeof(struct end) == 64, "end: one cache line");
 _Static_assert(sizeof(struct alarm) == 16, "alarm");
+_Static_assert(sizeof(struct program) == 24, "program");
+_Static_assert(sizeof(struct process) == 32, "process");
 _Static_assert(sizeof(struct conn) == 40, "conn");
 _Static_assert(sizeof(struct offer) == 16, "offer");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");

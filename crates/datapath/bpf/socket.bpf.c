@@ -15,6 +15,7 @@
 #include "lib/flight.h"
 #include "lib/maps.h"
 #include "lib/peer.h"
+#include "lib/program.h"
 #include "lib/rest.h"
 #include "lib/sock.h"
 
@@ -24,6 +25,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile struct {
 	struct event event;
 	struct end_record end_record;
+	struct process process;
+	enum verdict verdict;
 	enum abi_version abi_version;
 	enum reason reason;
 	enum mode mode;
@@ -44,6 +47,64 @@ static __always_inline struct end *own_end(struct bpf_sock_ops *ops)
 	return sk ? bpf_sk_storage_get(&ends, sk, 0, 0) : 0;
 }
 
+/* The program that calls connect or listen; the agent hears of one that nobody looked at. */
+static __always_inline bool calling_program(struct process *process)
+{
+	__builtin_memset(process, 0, sizeof(*process));
+	process->pid = bpf_get_current_pid_tgid() >> 32;
+	if (!read_program((struct task_struct *)bpf_get_current_task(), &process->program))
+		return false;
+	if (!bpf_map_lookup_elem(&programs, &process->program))
+		bpf_ringbuf_output(&strangers, process, sizeof(*process), 0);
+	return true;
+}
+
+/* connect() is about to send the SYN, in the context of its caller (tcp_connect,
+ * net/ipv4/tcp_output.c).
+ */
+static __always_inline void note_caller(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct process process;
+	struct program *noted;
+
+	if (!sk || !calling_program(&process))
+		return;
+	noted = bpf_sk_storage_get(&callers, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (noted)
+		*noted = process.program;
+}
+
+/* listen(), likewise (__inet_listen_sk, net/ipv4/af_inet.c). */
+static __always_inline void note_listener(struct bpf_sock_ops *ops)
+{
+	__u64 cookie = bpf_get_socket_cookie(ops);
+	struct process process;
+
+	if (calling_program(&process))
+		bpf_map_update_elem(&listeners, &cookie, &process.program, BPF_ANY);
+}
+
+static __always_inline enum reason listener_unfit(struct sock *listener)
+{
+	__u64 cookie = sock_cookie(listener);
+
+	return program_unfit(bpf_map_lookup_elem(&listeners, &cookie));
+}
+
+static __always_inline enum reason caller_unfit(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+
+	return program_unfit(sk ? bpf_sk_storage_get(&callers, sk, 0, 0) : 0);
+}
+
+/* The listener stands where other sockets have their flags (include/net/sock.h, a union). */
+static __always_inline struct sock *listener_of(struct tcp_request_sock *req)
+{
+	return BPF_CORE_READ((struct sock *)req, __sk_common.skc_listener);
+}
+
 /* A server's kernel is building its SYN-ACK: remember both initial sequence numbers. */
 static __always_inline void make_offer(struct bpf_sock_ops *ops)
 {
@@ -60,6 +121,8 @@ static __always_inline void make_offer(struct bpf_sock_ops *ops)
 		return;
 	if (bpf_core_field_exists(req->is_mptcp) && BPF_CORE_READ(req, is_mptcp))
 		offer.reason = REASON_MPTCP;
+	else
+		offer.reason = listener_unfit(listener_of(req));
 	own.snd_nxt = BPF_CORE_READ(req, snt_isn) + 1;
 	own.rcv_nxt = BPF_CORE_READ(req, rcv_isn) + 1;
 	offer.netns = sock_netns((struct sock *)req);
@@ -152,7 +215,7 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 
 	if (!offer)
 		return unsuitable(sk) ?: REASON_PEER_ELSEWHERE;
-	reason = offer->reason ?: unsuitable(sk);
+	reason = offer->reason ?: unsuitable(sk) ?: caller_unfit(ops);
 	if (reason) {
 		offer->reason = reason;
 		return reason;
@@ -299,11 +362,19 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 	enum reason reason = REASON_NONE;
 
 	switch (ops->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		note_caller(ops);
+		return 1;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		note_listener(ops);
+		return 1;
 	case BPF_SOCK_OPS_RWND_INIT:
 		make_offer(ops);
 		return 1;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		reason = client_established(ops, sk);
+		if (ops->sk)
+			bpf_sk_storage_delete(&callers, ops->sk);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		reason = server_established(ops, sk);

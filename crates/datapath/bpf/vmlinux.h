@@ -50,6 +50,7 @@ struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	struct proto *skc_prot;
+	struct sock *skc_listener; /* of a request socket */
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -128,8 +129,30 @@ struct sock {
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
+struct super_block {
+	__u32 s_dev;
+};
+
 struct inode {
 	unsigned long i_ino;
+	struct super_block *i_sb;
+	__s64 i_ctime_sec;
+	__u32 i_ctime_nsec;
+};
+
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+};
+
+/* Linux 6.6 to 6.10 */
+struct inode___with_timespec {
+	struct timespec64 __i_ctime;
+};
+
+/* Linux before 6.6 */
+struct inode___before {
+	struct timespec64 i_ctime;
 };
 
 struct file {
@@ -139,6 +162,18 @@ struct file {
 
 struct socket {
 	struct file *file;
+	struct sock *sk;
+};
+
+/* include/linux/mm_types.h, include/linux/sched.h */
+struct mm_struct {
+	struct file *exe_file;
+};
+
+struct task_struct {
+	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	int tgid;
 };
 
 /* include/net/inet_connection_sock.h */
@@ -205,6 +240,19 @@ struct bpf_iter_meta {
 };
 
 struct bpf_map;
+
+/* kernel/bpf/task_iter.c */
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
 
 struct bpf_iter__bpf_sk_storage_map {
 	struct bpf_iter_meta *meta;

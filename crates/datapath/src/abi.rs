@@ -15,7 +15,8 @@ mod generated {
 
 pub use generated::types::{
     conn as Conn, end as End, end_record as EndRecord, endpoints as Endpoints, event as Event,
-    handshake as Handshake, offer as Offer, settings as Settings, totals as Totals,
+    handshake as Handshake, offer as Offer, process as Process, program as Program,
+    settings as Settings, totals as Totals,
 };
 
 use generated::types;
@@ -51,7 +52,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Conn End EndRecord Event Handshake Offer Settings Totals);
+wire!(Conn End EndRecord Event Handshake Offer Process Program Settings Totals);
 
 impl PartialEq for Handshake {
     fn eq(&self, other: &Self) -> bool {
@@ -140,12 +141,36 @@ named! {
         Collision = REASON_COLLISION "collision": "another live connection has the same sequence numbers",
         ForeignSockmap = REASON_FOREIGN_SOCKMAP "foreign_sockmap": "another BPF program holds the socket in a sockmap",
         Detaching = REASON_DETACHING "detaching": "no new connections are taken",
+        MaySplice = REASON_MAY_SPLICE "may_splice": "a program at either end may splice from its sockets",
+        UnknownProgram = REASON_UNKNOWN_PROGRAM "unknown_program": "it is not known yet whether a program at either end splices",
         PeerLate = REASON_PEER_LATE "peer_late": "the first byte was sent before the peer was enrolled",
         PeerGone = REASON_PEER_GONE "peer_gone": "the peer takes no more redirected data: it closed, half-closed or was retired",
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
         ShutDown = REASON_SHUT_DOWN "shut_down": "one end had shut this direction down: TCP answers the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
         Stranded = REASON_STRANDED "stranded": "the reader missed what lay behind a full queue, and had to be woken",
+    }
+}
+
+named! {
+    /// What is known of a program.
+    Verdict from verdict {
+        Unknown = VERDICT_UNKNOWN "unknown": "nobody looked at its files yet",
+        NeverSplices = VERDICT_NEVER_SPLICES "never_splices": "it cannot call splice(2)",
+        MaySplice = VERDICT_MAY_SPLICE "may_splice": "it may call splice(2)",
+    }
+}
+
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+impl Eq for Program {}
+
+impl std::hash::Hash for Program {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
     }
 }
 

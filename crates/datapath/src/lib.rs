@@ -14,6 +14,7 @@ mod marks;
 mod object;
 pub mod pins;
 pub mod probe;
+pub mod programs;
 pub mod quiesce;
 pub mod selftest;
 pub mod socket;

@@ -5,15 +5,27 @@ use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 
-use crate::abi::{ABI, Handshake, Mode, Offer, Reason, Settings, Totals, Wire};
+use crate::abi::{ABI, Handshake, Mode, Offer, Program, Reason, Settings, Totals, Verdict, Wire};
 use crate::pins::{FIRST, Pins};
 use crate::socket::monotonic_ns;
 use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 9] = [
-    FIRST, "offers", "conns", "socks", "targets", "ends", "alarms", "totals", "events",
+pub(crate) const SHARED: [&str; 13] = [
+    FIRST,
+    "offers",
+    "conns",
+    "socks",
+    "targets",
+    "ends",
+    "alarms",
+    "programs",
+    "listeners",
+    "callers",
+    "totals",
+    "events",
+    "strangers",
 ];
 
 const ONLY_KEY: [u8; 4] = [0; 4];
@@ -185,6 +197,33 @@ impl Maps {
             }
         }
         Ok(())
+    }
+
+    /// What is known of a program.
+    ///
+    /// # Errors
+    /// When the kernel refuses the look-up.
+    pub fn verdict(&self, program: Program) -> Result<Verdict> {
+        let found = self
+            .get("programs")
+            .lookup(program.bytes(), MapFlags::ANY)
+            .map_err(Error::bpf("read", "the map programs"))?;
+        let raw = found.and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)));
+        Ok(raw.and_then(Verdict::from_raw).unwrap_or(Verdict::Unknown))
+    }
+
+    /// Says what is known of a program; holds for handshakes that begin from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses the update.
+    pub fn set_verdict(&self, program: Program, verdict: Verdict) -> Result<()> {
+        self.get("programs")
+            .update(
+                program.bytes(),
+                &(verdict as u32).to_ne_bytes(),
+                MapFlags::ANY,
+            )
+            .map_err(Error::bpf("change", "the map programs"))
     }
 
     /// Takes a socket out of the maps; `false` when it was not enrolled any more.

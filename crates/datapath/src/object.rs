@@ -23,6 +23,10 @@ pub(crate) static ENDS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"
 pub(crate) static RETIRE: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/retire.bpf.o")));
 
+/// Iterators over processes and their listeners.
+pub(crate) static PROGRAMS: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/programs.bpf.o")));
+
 /// Tiny programs that only [`crate::probe`] loads.
 pub(crate) static PROBE: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/probe.bpf.o")));

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use libbpf_rs::{Link, Object, OpenObject, ProgramMut};
 
-use crate::abi::{ABI, Mode};
+use crate::abi::{ABI, Mode, Verdict};
 use crate::maps::{Maps, SHARED};
 use crate::pins::Pins;
+use crate::programs::Programs;
 use crate::{Error, Result, attach, object};
 
 /// What may be chosen before the maps are made.
@@ -115,6 +116,7 @@ impl SocketPath {
             settings.memory_limit = options.memory_limit;
             settings.way_back = options.way_back.into();
         })?;
+        vouch(&maps)?;
         Ok(Self {
             object,
             maps,
@@ -164,6 +166,7 @@ impl SocketPath {
         self.program("beeline_sk_msg")
             .attach_sockmap(socks)
             .map_err(Error::bpf("attach sk_msg to", "the map socks"))?;
+        Programs::load(&self.maps, |_| false)?.note_listeners()?;
         let now = boot_time_ns();
         self.maps.change(|settings| {
             settings.mode = Mode::On as u32;
@@ -181,6 +184,16 @@ impl SocketPath {
             .find(|program| program.name() == name)
             .unwrap_or_else(|| panic!("bpf/socket.bpf.c defines {name}"))
     }
+}
+
+/// Whoever loads the socket path into the kernel does not splice from sockets in it: the agent, its
+/// self-test, the demo, the tests.
+fn vouch(maps: &Maps) -> Result<()> {
+    let programs = Programs::load(maps, |_| true)?;
+    if let Some(own) = programs.of(std::process::id())? {
+        maps.set_verdict(own, Verdict::NeverSplices)?;
+    }
+    Ok(())
 }
 
 /// Nanoseconds since boot, sleep included, as `settings.attached_ns` counts them.

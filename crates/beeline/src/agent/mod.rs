@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use datapath::pins::{self, Pins};
+use datapath::programs::Programs;
 use datapath::socket::{Options, SocketPath};
 
 use crate::config::{Config, DEFAULT_LISTEN, Listen};
@@ -26,6 +27,7 @@ pub struct Agent {
     path: SocketPath,
     started: Started,
     http: Option<http::Server>,
+    config: Config,
     _lock: Lock,
 }
 
@@ -61,7 +63,7 @@ impl Agent {
         let was_loaded = pins.exist();
         let mut options = config.options();
         let self_test = tried(instance, &mut options)?;
-        let path = load(options, &cgroup, &pins).inspect_err(|_| {
+        let path = load(options, config, &cgroup, &pins).inspect_err(|_| {
             if !was_loaded {
                 // The first error is the one to tell.
                 let _ = pins.remove();
@@ -81,6 +83,7 @@ impl Agent {
             path,
             started,
             http,
+            config: config.clone(),
             _lock: lock,
         })
     }
@@ -99,7 +102,7 @@ impl Agent {
         if let Some(http) = self.http {
             http.serve(self.instance.clone());
         }
-        serve::run(&self.instance, self.path.maps())
+        serve::run(&self.instance, &self.config, self.path.maps())
     }
 }
 
@@ -131,8 +134,15 @@ fn tried(instance: &Instance, options: &mut Options) -> Result<Report> {
     Ok(report)
 }
 
-fn load(options: Options, cgroup: &Path, pins: &Pins) -> datapath::Result<SocketPath> {
+fn load(
+    options: Options,
+    config: &Config,
+    cgroup: &Path,
+    pins: &Pins,
+) -> datapath::Result<SocketPath> {
     let mut path = SocketPath::load_pinned(options, pins)?;
+    // Before it is attached, so that what runs already is known when it connects.
+    Programs::load(path.maps(), |path| config.never_splices(path))?.survey()?;
     path.attach_pinned(cgroup, pins)?;
     Ok(path)
 }

@@ -5,14 +5,17 @@ use std::io::{self, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use datapath::Maps;
+use datapath::programs::Programs;
 
 use super::trace::Hub;
+use crate::config::Config;
 use crate::control::{self, AgentInfo, Request};
 use crate::instance::Instance;
 
@@ -22,6 +25,9 @@ const TIDY: Duration = Duration::from_secs(30);
 /// A handshake takes at most as long as a SYN-ACK is repeated: 63 s with the kernel's defaults
 /// (net.ipv4.tcp_synack_retries).
 const HANDSHAKE: Duration = Duration::from_secs(120);
+
+/// How long the thread that looks at programs waits before it looks whether to stop.
+const STOP_PERIOD: Duration = Duration::from_millis(200);
 
 /// A bound control socket, removed on drop.
 struct Socket(PathBuf);
@@ -33,7 +39,7 @@ impl Drop for Socket {
     }
 }
 
-pub(super) fn run(instance: &Instance, maps: &Maps) -> Result<()> {
+pub(super) fn run(instance: &Instance, config: &Config, maps: &Maps) -> Result<()> {
     let (stop, stopped) = mpsc::channel();
     let on_signal = stop.clone();
     // Nobody receives any more: it is stopping already.
@@ -43,15 +49,34 @@ pub(super) fn run(instance: &Instance, maps: &Maps) -> Result<()> {
     let listener = listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let _socket = Socket(path);
     let hub = Hub::default();
+    let stopping = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| hub.run(maps));
+        scope.spawn(|| look_at_programs(config, maps, &stopping));
         // Ends with the process: nothing that it does outlives a request.
         let (hub_for_clients, stop) = (hub.clone(), stop.clone());
         thread::spawn(move || accept(&listener, &hub_for_clients, &stop));
         tidy_until(&stopped, maps);
+        stopping.store(true, Ordering::Relaxed);
         hub.close();
     });
     Ok(())
+}
+
+/// Learns of each program that connects or listens whether it may splice.
+fn look_at_programs(config: &Config, maps: &Maps, stopping: &AtomicBool) {
+    let looked =
+        Programs::load(maps, |path| config.never_splices(path)).and_then(|mut programs| {
+            // Some may have started between the survey and the attachment.
+            programs.survey()?;
+            while !stopping.load(Ordering::Relaxed) {
+                programs.poll(STOP_PERIOD)?;
+            }
+            Ok(())
+        });
+    if let Err(error) = looked {
+        eprintln!("warning: connections of new programs are not enrolled: {error}");
+    }
 }
 
 /// Only root may connect.

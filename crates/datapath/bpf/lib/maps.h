@@ -11,6 +11,9 @@
 #define DEFAULT_CONNECTIONS 65536
 #define DEFAULT_OFFERS 16384
 #define EVENTS_BYTES (1 << 20)
+#define STRANGERS_BYTES (1 << 14)
+#define MAX_PROGRAMS 16384
+#define MAX_LISTENERS 16384
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -57,6 +60,40 @@ struct {
 	__type(key, struct handshake);
 	__type(value, __u64);
 } targets SEC(".maps");
+
+/* What is known of programs; user space writes it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_PROGRAMS);
+	__type(key, struct program);
+	__type(value, __u32); /* enum verdict */
+} programs SEC(".maps");
+
+/* The program that called listen, by the cookie of the socket. A request socket shows no more of its
+ * listener than its address.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_LISTENERS);
+	__type(key, __u64);
+	__type(value, struct program);
+} listeners SEC(".maps");
+
+/* The program that called connect, until the connection is established. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct program);
+} callers SEC(".maps");
+
+/* Processes of unknown programs that connect or listen. Without room one is not told: it will be the
+ * next time.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, STRANGERS_BYTES);
+} strangers SEC(".maps");
 
 /* Maps that hold an enrolled socket, each with a reference to its psock. */
 #define MAPS_OF_A_SOCKET 2

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Which programs may use the socket path.
+ *
+ * splice(2) from a socket reads the TCP receive queue alone (tcp_splice_read, net/ipv4/tcp.c, 6.18):
+ * it never sees a redirected byte, and nothing can be attached to it on every kernel. So only
+ * programs that cannot splice are enrolled (invariant 2). User space knows them by their files
+ * (src/programs/); calls in process context tell who makes a socket.
+ */
+#ifndef BEELINE_PROGRAM_H
+#define BEELINE_PROGRAM_H
+
+#include "maps.h"
+#include "sock.h"
+
+/* From Linux 6.13 on, the highest bit of the nanoseconds tells whether somebody asked for them
+ * (I_CTIME_QUERIED, include/linux/fs.h).
+ */
+#define NSEC_MASK 0x7fffffff
+
+static __always_inline void read_ctime(struct inode *inode, struct program *to)
+{
+	struct inode___with_timespec *with = (void *)inode;
+	struct inode___before *before = (void *)inode;
+
+	if (bpf_core_field_exists(inode->i_ctime_sec)) {
+		to->ctime = BPF_CORE_READ(inode, i_ctime_sec);
+		to->ctime_nsec = BPF_CORE_READ(inode, i_ctime_nsec) & NSEC_MASK;
+	} else if (bpf_core_field_exists(with->__i_ctime)) {
+		to->ctime = BPF_CORE_READ(with, __i_ctime.tv_sec);
+		to->ctime_nsec = BPF_CORE_READ(with, __i_ctime.tv_nsec);
+	} else {
+		to->ctime = BPF_CORE_READ(before, i_ctime.tv_sec);
+		to->ctime_nsec = BPF_CORE_READ(before, i_ctime.tv_nsec);
+	}
+}
+
+/* false for a thread of the kernel. */
+static __always_inline bool read_program(struct task_struct *task, struct program *to)
+{
+	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+
+	__builtin_memset(to, 0, sizeof(*to));
+	if (!inode)
+		return false;
+	to->inode = BPF_CORE_READ(inode, i_ino);
+	to->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	read_ctime(inode, to);
+	return true;
+}
+
+/* Why a program rules out redirection, if it does. */
+static __always_inline enum reason program_unfit(struct program *program)
+{
+	__u32 *verdict = program ? bpf_map_lookup_elem(&programs, program) : 0;
+
+	if (!verdict || *verdict == VERDICT_UNKNOWN)
+		return REASON_UNKNOWN_PROGRAM;
+	return *verdict == VERDICT_NEVER_SPLICES ? REASON_NONE : REASON_MAY_SPLICE;
+}
+
+#endif

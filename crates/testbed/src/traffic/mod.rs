@@ -1,7 +1,7 @@
 //! Traffic peers: what clients, servers and sidecars do with TCP sockets.
 //!
 //! No call hangs for ever: whoever makes no progress for [`STALL`] fails. All work on blocking and on non-blocking
-//! sockets.
+//! sockets. Those made here do not block, as those of most servers and proxies do not.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::net::{SocketFlags, accept_with};
 use socket2::SockRef;
 
 use crate::error::{Result, Tried};
@@ -37,6 +38,7 @@ pub fn listen(addr: impl Into<SocketAddr>) -> Result<(TcpListener, SocketAddr)> 
         .and_then(|listener| {
             // It bounds accept(2), too.
             SockRef::from(&listener).set_read_timeout(Some(STALL))?;
+            listener.set_nonblocking(true)?;
             let addr = listener.local_addr()?;
             Ok((listener, addr))
         })
@@ -50,9 +52,18 @@ pub fn listen(addr: impl Into<SocketAddr>) -> Result<(TcpListener, SocketAddr)> 
 /// # Errors
 /// [`Error::Os`](crate::Error::Os) when none comes.
 pub fn accept(listener: &TcpListener) -> Result<TcpStream> {
-    let accepted = patiently(listener, PollFlags::POLLIN, || listener.accept());
-    let prepared = accepted.and_then(|(sock, _)| bounded(&sock).map(|()| sock));
+    let accepted = patiently(listener, PollFlags::POLLIN, || accept_now(listener));
+    let prepared = accepted.and_then(|sock| bounded(&sock).map(|()| sock));
     prepared.tried(PEER, || format!("accept on {:?}", listener.local_addr()))
+}
+
+/// As accept(2), and the socket has never blocked, unlike one that std accepts.
+///
+/// # Errors
+/// As accept(2).
+pub fn accept_now(listener: &TcpListener) -> io::Result<TcpStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(accept_with(listener, flags)?.into())
 }
 
 /// Connects within [`STALL`].
@@ -71,15 +82,20 @@ pub fn connect_deadline(addr: impl Into<SocketAddr>, deadline: Duration) -> Resu
     let addr = addr.into();
     let until = Instant::now() + deadline;
     let connected = loop {
-        match TcpStream::connect_timeout(&addr, deadline) {
+        match SocketOptions::new().client(addr, deadline) {
             // Nobody answered ARP: on a busy machine the answers of a new link may come too late.
             Err(error) if error.kind() == ErrorKind::HostUnreachable && Instant::now() < until => {}
             other => break other,
         }
     };
-    connected
-        .and_then(|sock| bounded(&sock).map(|()| sock))
-        .tried(PEER, || format!("connect to {addr}"))
+    connected.tried(PEER, || format!("connect to {addr}"))
+}
+
+/// What every socket made here is: non-blocking, and bounded for whoever makes it block.
+pub(crate) fn prepare(sock: TcpStream) -> io::Result<TcpStream> {
+    bounded(&sock)?;
+    sock.set_nonblocking(true)?;
+    Ok(sock)
 }
 
 /// Gives a socket that has no timeouts those of [`STALL`], for sockets that were not made here.

@@ -1,13 +1,16 @@
 //! Sockets with options that std does not know.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{PEER, STALL, bounded};
+use super::{PEER, STALL, prepare};
 use crate::error::{Result, Tried};
 
 /// Connections waiting for accept(2).
@@ -18,6 +21,7 @@ const BACKLOG: i32 = 1024;
 pub struct SocketOptions {
     mptcp: bool,
     only_v6: Option<bool>,
+    reuse_address: bool,
     reuse_port: bool,
     fast_open: bool,
     mark: Option<u32>,
@@ -44,6 +48,13 @@ impl SocketOptions {
     #[must_use]
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = Some(only);
+        self
+    }
+
+    /// The own address may be one of an earlier connection (`SO_REUSEADDR`); listeners have it anyway.
+    #[must_use]
+    pub fn reuse_address(mut self) -> Self {
+        self.reuse_address = true;
         self
     }
 
@@ -131,12 +142,13 @@ impl SocketOptions {
         sock.set_read_timeout(Some(STALL))?;
         sock.bind(&addr.into())?;
         sock.listen(BACKLOG)?;
+        sock.set_nonblocking(true)?;
         let listener = TcpListener::from(sock);
         let addr = listener.local_addr()?;
         Ok((listener, addr))
     }
 
-    fn client(&self, addr: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
+    pub(super) fn client(&self, addr: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
         let sock = self.socket(addr)?;
         if let Some(own) = self.bind {
             sock.bind(&own.into())?;
@@ -146,11 +158,9 @@ impl SocketOptions {
             // Returns at once; the SYN goes out with the first write.
             sock.connect(&addr.into())?;
         } else {
-            sock.connect_timeout(&addr.into(), deadline)?;
+            connect(&sock, addr, deadline)?;
         }
-        let sock = TcpStream::from(sock);
-        bounded(&sock)?;
-        Ok(sock)
+        prepare(sock.into())
     }
 
     fn socket(&self, addr: SocketAddr) -> io::Result<Socket> {
@@ -172,7 +182,28 @@ impl SocketOptions {
         if let Some(bytes) = self.send_buffer {
             sock.set_send_buffer_size(bytes)?;
         }
+        sock.set_reuse_address(self.reuse_address)?;
         sock.set_reuse_port(self.reuse_port)?;
         Ok(sock)
+    }
+}
+
+/// connect(2) on a socket that does not block from the beginning to the end, unlike std's.
+///
+/// # Errors
+/// As connect(2), and `TimedOut` after `deadline`.
+pub fn connect(sock: &Socket, addr: SocketAddr, deadline: Duration) -> io::Result<()> {
+    sock.set_nonblocking(true)?;
+    match sock.connect(&addr.into()) {
+        Err(err) if err.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        done => return done,
+    }
+    let timeout = PollTimeout::try_from(deadline).unwrap_or(PollTimeout::MAX);
+    match poll(
+        &mut [PollFd::new(sock.as_fd(), PollFlags::POLLOUT)],
+        timeout,
+    )? {
+        0 => Err(ErrorKind::TimedOut.into()),
+        _ => sock.take_error()?.map_or(Ok(()), Err),
     }
 }

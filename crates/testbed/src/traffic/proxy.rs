@@ -1,4 +1,4 @@
-//! A minimal sidecar: accepts, connects upstream, copies both ways with read(2) and write(2) on blocking sockets.
+//! A minimal sidecar: accepts, connects upstream, copies both ways with read(2), write(2) and poll(2).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,19 +6,19 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::SockRef;
 
+use super::accept_now;
 use super::options::SocketOptions;
 use crate::error::{Result, Tried};
 use crate::sidecar::PROXY_MARK;
 
 /// How often the accepting thread looks whether it shall stop, in milliseconds.
 const STOP_PERIOD: u16 = 10;
-/// How long one read or write of a copying thread sleeps before it looks.
-const TICK: Duration = Duration::from_millis(100);
+/// How long a copying thread waits in poll(2) before it looks, in milliseconds.
+const TICK: u16 = 100;
 /// Size of the copy buffers, as in common proxies.
 const BUFFER: usize = 16 * 1024;
 
@@ -112,7 +112,7 @@ impl Shared {
                 &mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)],
                 STOP_PERIOD,
             );
-            if let Ok((down, _)) = listener.accept() {
+            if let Ok(down) = accept_now(listener) {
                 self.accepted.fetch_add(1, Ordering::Relaxed);
                 let mine = self.clone();
                 threads.push(thread::spawn(move || mine.serve(down)));
@@ -152,7 +152,9 @@ impl Shared {
             Upstream::Original => original_destination(down).tried("was it redirected?", tried)?,
         };
         let up = SocketOptions::new().mark(PROXY_MARK).connect(addr)?;
-        prepare(down).and_then(|()| prepare(&up)).tried("", tried)?;
+        // No waiting for more to send.
+        down.set_nodelay(true).tried("", tried)?;
+        up.set_nodelay(true).tried("", tried)?;
         Ok(up)
     }
 
@@ -168,7 +170,7 @@ impl Shared {
                     return;
                 }
                 Ok(n) if self.write(to, &buf[..n]).is_ok() => {}
-                Err(err) if self.shall_repeat(&err) => {}
+                Err(err) if self.shall_repeat(&err, from, PollFlags::POLLIN) => {}
                 _ => return pair.shut(),
             }
         }
@@ -178,17 +180,23 @@ impl Shared {
         while !bytes.is_empty() {
             match to.write(bytes) {
                 Ok(n) => bytes = &bytes[n..],
-                Err(err) if self.shall_repeat(&err) => {}
+                Err(err) if self.shall_repeat(&err, to, PollFlags::POLLOUT) => {}
                 Err(err) => return Err(err),
             }
         }
         Ok(())
     }
 
-    /// Whether a read or write was only interrupted, by its tick or a signal, and the proxy is to go on.
-    fn shall_repeat(&self, err: &io::Error) -> bool {
-        let interrupted = matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
-        interrupted && !self.stop.load(Ordering::Relaxed)
+    /// Whether a read or write failed for now only, and the proxy is to go on; waits for a [`TICK`] or until it may.
+    fn shall_repeat(&self, err: &io::Error, sock: &TcpStream, events: PollFlags) -> bool {
+        match err.kind() {
+            ErrorKind::WouldBlock => {
+                let _ = poll(&mut [PollFd::new(sock.as_fd(), events)], TICK);
+            }
+            ErrorKind::Interrupted => {}
+            _ => return false,
+        }
+        !self.stop.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Pair>>> {
@@ -202,14 +210,6 @@ impl Pair {
         let _ = self.down.shutdown(Shutdown::Both);
         let _ = self.up.shutdown(Shutdown::Both);
     }
-}
-
-/// Blocking calls that look around each [`TICK`], since not every kernel path wakes a reader when its own socket is
-/// shut down; and no waiting for more to send.
-fn prepare(sock: &TcpStream) -> io::Result<()> {
-    sock.set_read_timeout(Some(TICK))?;
-    sock.set_write_timeout(Some(TICK))?;
-    sock.set_nodelay(true)
 }
 
 /// The destination before REDIRECT; fails when conntrack does not know the connection.

@@ -164,7 +164,7 @@ impl Call {
 
     /// Ends what was begun, blocking.
     fn complete(&mut self, size: u64, side: &mut Side) -> io::Result<()> {
-        self.peer.sock.set_nonblocking(false)?;
+        self.peer.sock.set_waits(true);
         while !self.peer.is_idle() {
             match self.peer.pump()? {
                 Pumped::All if self.peer.writing => {

@@ -32,13 +32,13 @@ impl Peer {
     /// Takes over a connection and tells `epoll` to look at it under the number `id`. It reads or
     /// writes `size` bytes at a time.
     pub(super) fn new(
-        sock: Sock,
+        mut sock: Sock,
         size: usize,
         writing: bool,
         epoll: impl AsFd,
         id: u64,
     ) -> io::Result<Self> {
-        sock.set_nonblocking(true)?;
+        sock.set_waits(false);
         let waits_for = interest(writing);
         epoll::add(epoll, &sock, EventData::new_u64(id), waits_for)?;
         Ok(Self {

@@ -102,7 +102,6 @@ struct Server<'a> {
 
 impl<'a> Server<'a> {
     fn new(turn: &'a Turn, listener: &'a Listener) -> io::Result<Self> {
-        listener.set_nonblocking()?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(
             &epoll,

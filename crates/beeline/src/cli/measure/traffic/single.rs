@@ -1,4 +1,4 @@
-//! One connection for the whole turn, with blocking calls.
+//! One connection for the whole turn, whose calls wait.
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
@@ -12,7 +12,8 @@ use super::{Load, READ_SIZE, Side, Turn, Way, server::Arrivals, stamp, stamped};
 /// Accepts the connection and serves it to its end.
 pub(super) fn serve(turn: &Turn, listener: &Listener) -> Result<Side> {
     let sock = listener
-        .accept(turn.load)
+        .wait()
+        .and_then(|()| listener.accept(turn.load))
         .context("the client's connection did not come")?;
     let side = match turn.load {
         Load::Stream => drain(&sock, turn),

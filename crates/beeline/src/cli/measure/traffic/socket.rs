@@ -1,19 +1,25 @@
 //! Stream sockets, TCP or Unix, as the loads need them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use anyhow::{Context, Result};
-use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_nodelay;
 use testbed::traffic::SocketOptions;
 
 use super::{Load, STALL, Way};
 
-/// A connected socket; blocking, each call within [`STALL`], until told otherwise.
+/// A connected socket. It has O_NONBLOCK, as those that Beeline redirects; a call that cannot go on
+/// waits in poll(2) for [`STALL`] at most, until told otherwise.
 #[derive(Debug)]
-pub(super) struct Sock(OwnedFd);
+pub(super) struct Sock {
+    fd: OwnedFd,
+    waits: bool,
+}
 
 /// Who waits for connections.
 #[derive(Debug)]
@@ -27,7 +33,6 @@ impl Listener {
         let listener = match way {
             Way::Tcp { listen, .. } => {
                 let (listener, _) = SocketOptions::new().listen(*listen)?;
-                listener.set_nonblocking(false)?;
                 Self::Tcp(listener)
             }
             Way::Unix(path) => {
@@ -35,15 +40,14 @@ impl Listener {
                 let _ = std::fs::remove_file(path);
                 let listener = UnixListener::bind(path)
                     .with_context(|| format!("cannot listen on {}", path.display()))?;
+                listener.set_nonblocking(true)?;
                 Self::Unix(listener)
             }
         };
-        // It bounds accept(2), too.
-        set_socket_timeout(&listener, Timeout::Recv, Some(STALL))?;
         Ok(listener)
     }
 
-    /// As accept(2).
+    /// As accept(2) on a listener that does not block.
     pub(super) fn accept(&self, load: Load) -> io::Result<Sock> {
         match self {
             Self::Tcp(listener) => Sock::tcp(listener.accept()?.0, load),
@@ -51,11 +55,9 @@ impl Listener {
         }
     }
 
-    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => listener.set_nonblocking(true),
-            Self::Unix(listener) => listener.set_nonblocking(true),
-        }
+    /// Waits until somebody connects.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        wait(self.as_fd(), PollFlags::IN)
     }
 }
 
@@ -72,7 +74,10 @@ impl Sock {
     /// Connects to where the way leads.
     pub(super) fn connect(way: &Way, load: Load) -> io::Result<Self> {
         match way {
-            Way::Tcp { to, .. } => Self::tcp(TcpStream::connect_timeout(to, STALL)?, load),
+            Way::Tcp { to, .. } => {
+                let sock = SocketOptions::new().connect(*to);
+                Self::tcp(sock.map_err(io::Error::other)?, load)
+            }
             Way::Unix(path) => Self::bounded(UnixStream::connect(path)?),
         }
     }
@@ -86,32 +91,55 @@ impl Sock {
 
     fn bounded(sock: impl Into<OwnedFd>) -> io::Result<Self> {
         let fd = sock.into();
-        set_socket_timeout(&fd, Timeout::Recv, Some(STALL))?;
-        set_socket_timeout(&fd, Timeout::Send, Some(STALL))?;
-        Ok(Self(fd))
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Self { fd, waits: true })
     }
 
-    /// Whether calls return `WouldBlock` where they would wait.
-    pub(super) fn set_nonblocking(&self, yes: bool) -> io::Result<()> {
-        Ok(rustix::io::ioctl_fionbio(&self.0, yes)?)
+    /// Whether calls wait where they would return `WouldBlock`.
+    pub(super) fn set_waits(&mut self, yes: bool) {
+        self.waits = yes;
+    }
+
+    /// Repeats a call when it can go on.
+    fn patiently(
+        &self,
+        events: PollFlags,
+        mut call: impl FnMut(&OwnedFd) -> rustix::io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            match call(&self.fd) {
+                Err(Errno::AGAIN) if self.waits => wait(self.fd.as_fd(), events)?,
+                done => return Ok(done?),
+            }
+        }
+    }
+}
+
+/// Waits for [`STALL`] at most.
+fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
+    let stall = Timespec::try_from(STALL).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&stall)) {
+        Ok(0) => Err(ErrorKind::WouldBlock.into()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
 impl AsFd for Sock {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl Read for &Sock {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.0, buf)?)
+        self.patiently(PollFlags::IN, |fd| rustix::io::read(fd, &mut *buf))
     }
 }
 
 impl Write for &Sock {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(&self.0, buf)?)
+        self.patiently(PollFlags::OUT, |fd| rustix::io::write(fd, buf))
     }
 
     fn flush(&mut self) -> io::Result<()> {

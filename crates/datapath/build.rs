@@ -12,7 +12,9 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-changed=tests/bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
-    for name in ["socket", "programs", "ends", "retire", "probe"] {
+    for name in [
+        "socket", "programs", "ends", "retire", "release", "adopt", "probe",
+    ] {
         build("bpf", name, &out);
     }
     // What only tests load.

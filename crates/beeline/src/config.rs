@@ -181,7 +181,6 @@ impl Config {
                 .map_or(defaults.memory_limit, |size| {
                     (size.as_u64() / rustix::param::page_size() as u64).min(defaults.memory_limit)
                 }),
-            way_back: defaults.way_back,
             queue_limit: limit.map_or(defaults.queue_limit, |bytes| {
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             }),

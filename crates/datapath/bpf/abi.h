@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 6,
+	BEELINE_ABI = 7,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -45,7 +45,8 @@ enum reason {
 	REASON_QUEUE_FULL, /* the reader is behind: ordinary back-pressure has to act */
 	REASON_SHUT_DOWN, /* an end had shut this direction down: TCP has to answer the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
-	REASON_STRANDED, /* the reader missed what lay behind a full queue, and had to be woken */
+	/* Either. */
+	REASON_BLOCKING, /* a read of the socket may sleep, and would end when it is woken for nothing */
 	REASON_COUNT,
 };
 
@@ -64,8 +65,6 @@ struct settings {
 	__u32 tracing; /* not 0: somebody reads `events` */
 	__u64 attached_ns; /* CLOCK_BOOTTIME when the datapath was first attached */
 	__u64 memory_limit; /* pages of TCP memory on the host before the kernel path */
-	__u32 way_back; /* not 0: a direction that was left for want of room may return */
-	__u32 pad;
 };
 
 /* Where a direction's next message goes. */
@@ -80,6 +79,7 @@ enum end_flag {
 	END_CLIENT = 1, /* it connected; else it was accepted */
 	END_CLOSED = 2, /* the connection is over and was added to the totals */
 	END_SMALL_FLIGHT = 4, /* Beeline bounds the congestion window: lib/flight.h */
+	END_WAITING = 8, /* not enrolled yet: it waits until neither end blocks (adopt.bpf.c) */
 };
 
 /* Socket-local storage of an enrolled socket; one cache line. Written under the socket lock, but
@@ -99,14 +99,6 @@ struct end {
 	__u8 retiring; /* enum reason why this end redirects no more; never taken back */
 	__u16 empty_at; /* redirected_bytes >> 16 when the peer's queue was last seen empty: lib/peer.h */
 	__u16 pad;
-};
-
-/* What keepalive options the program had when Beeline took the socket's keepalive timer. */
-struct alarm {
-	__u16 idle; /* TCP_KEEPIDLE, seconds */
-	__u16 interval; /* TCP_KEEPINTVL, seconds */
-	__u32 keepalive; /* SO_KEEPALIVE */
-	__u64 since_ns; /* CLOCK_MONOTONIC */
 };
 
 /* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */
@@ -139,9 +131,6 @@ struct conn {
 	__u64 client_cookie;
 	__u64 server_sk; /* 0 until the server is established */
 	__u64 server_cookie;
-	__u8 client_stranded; /* that end had to be woken by its clock: lib/alarm.h */
-	__u8 server_stranded;
-	__u8 pad[6];
 };
 
 /* A server's half-finished handshake; the key is the server's view of it. */
@@ -149,6 +138,15 @@ struct offer {
 	__u64 made_ns; /* CLOCK_MONOTONIC */
 	__u32 reason; /* REASON_NONE, or why this handshake must not be enrolled */
 	__u32 netns; /* inode number of the server's network namespace */
+	__u32 client_waits; /* not 0: the client's end is in the map `waiting` */
+	__u32 pad;
+};
+
+/* A connection that may be enrolled when neither end blocks; the key is the client's view. */
+struct candidate {
+	struct conn conn; /* server_sk is 0 until the server is established */
+	__u32 client_netns; /* inode numbers of network namespaces */
+	__u32 server_netns;
 };
 
 /* Per-CPU sums. */
@@ -208,18 +206,18 @@ struct end_record {
 	__u32 unread; /* bytes that wait in the psock queue */
 	__u32 state; /* TCP state, include/net/tcp_states.h */
 	__u8 has_psock; /* 0: the socket is plain TCP again */
-	__u8 has_alarm; /* Beeline uses its keepalive timer */
+	__u8 blocking; /* its file lacks O_NONBLOCK */
 	__u8 pad[6];
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
-_Static_assert(sizeof(struct settings) == 40, "settings");
+_Static_assert(sizeof(struct settings) == 32, "settings");
 _Static_assert(sizeof(struct end) == 64, "end: one cache line");
-_Static_assert(sizeof(struct alarm) == 16, "alarm");
 _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
-_Static_assert(sizeof(struct conn) == 40, "conn");
-_Static_assert(sizeof(struct offer) == 16, "offer");
+_Static_assert(sizeof(struct conn) == 32, "conn");
+_Static_assert(sizeof(struct offer) == 24, "offer");
+_Static_assert(sizeof(struct candidate) == 40, "candidate");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
 _Static_assert(sizeof(struct end_record) == 152, "end_record");

@@ -6,11 +6,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* net/core/bpf_sk_storage.c: iterators may look into the storage of sockets, from Linux 5.11 on.
- * Before, no socket has an alarm: lib/alarm.h, can_ring().
- */
-extern const void bpf_sk_storage_tracing_allowed __ksym __weak;
-
 /* Linux 6.18 keeps the number in the socket; before, it is in the socket's inode. */
 static __always_inline __u64 sock_inode(struct sock *sk)
 {
@@ -47,7 +42,7 @@ int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct sk_psock *psock;
 
-	if (!sk || !end)
+	if (!sk || !end || end->flags & END_WAITING)
 		return 0;
 	record.end = *end;
 	record.cookie = sock_cookie(sk);
@@ -57,8 +52,7 @@ int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 	record.uid = BPF_CORE_READ(sk, sk_uid.val);
 	record.state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	read_endpoints(sk, &record.endpoints);
-	if (&bpf_sk_storage_tracing_allowed)
-		record.has_alarm = bpf_sk_storage_get(&alarms, sk, 0, 0) != 0;
+	record.blocking = is_blocking(sk);
 	psock = sock_psock(sk);
 	if (psock) {
 		record.has_psock = 1;

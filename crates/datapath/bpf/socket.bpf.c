@@ -7,10 +7,11 @@
  *   client  SYN-ACK arrives                 the mirror image is on offer: enrol
  *   server  ACK arrives                     the client is enrolled: enrol
  *
+ * Ends that block are remembered, and enrolled by adopt.bpf.c when neither does any more.
+ *
  * docs/paths/socket.md walks one connection. "Invariant N" refers to docs/architecture.md.
  */
 #include "vmlinux.h"
-#include "lib/alarm.h"
 #include "lib/count.h"
 #include "lib/flight.h"
 #include "lib/maps.h"
@@ -26,6 +27,7 @@ const volatile struct {
 	struct event event;
 	struct end_record end_record;
 	struct process process;
+	struct candidate candidate;
 	enum verdict verdict;
 	enum abi_version abi_version;
 	enum reason reason;
@@ -89,14 +91,16 @@ static __always_inline enum reason listener_unfit(struct sock *listener)
 {
 	__u64 cookie = sock_cookie(listener);
 
-	return program_unfit(bpf_map_lookup_elem(&listeners, &cookie));
+	return program_unfit(bpf_map_lookup_elem(&listeners, &cookie)) ?:
+	       (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
 }
 
-static __always_inline enum reason caller_unfit(struct bpf_sock_ops *ops)
+static __always_inline enum reason caller_unfit(struct bpf_sock_ops *ops, struct sock *sk)
 {
-	struct bpf_sock *sk = ops->sk;
+	struct bpf_sock *ctx_sk = ops->sk;
 
-	return program_unfit(sk ? bpf_sk_storage_get(&callers, sk, 0, 0) : 0);
+	return program_unfit(ctx_sk ? bpf_sk_storage_get(&callers, ctx_sk, 0, 0) : 0) ?:
+	       (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
 }
 
 /* The listener stands where other sockets have their flags (include/net/sock.h, a union). */
@@ -172,35 +176,76 @@ static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct h
 	return REASON_NONE;
 }
 
-static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *sk,
-					 struct handshake own, bool is_client)
+static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct handshake own,
+					   __u8 flags)
 {
-	struct bpf_sock *ctx_sk = ops->sk;
-	struct totals *sums = get_totals();
-	enum reason reason;
-	struct end *end;
+	struct bpf_sock *sk = ops->sk;
+	struct end *end = sk ? bpf_sk_storage_get(&ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
 
-	if (!ctx_sk || !sums)
-		return REASON_MAP_FULL;
-	end = bpf_sk_storage_get(&ends, ctx_sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!end)
-		return REASON_MAP_FULL;
+		return 0;
 	__builtin_memset(end, 0, sizeof(*end));
 	end->own = own;
-	end->flags = is_client ? END_CLIENT : 0;
+	end->flags = flags;
 	end->enrolled_ns = bpf_ktime_get_ns();
+	return end;
+}
+
+static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *sk,
+					 struct handshake own, __u8 flags)
+{
+	struct bpf_sock *ctx_sk = ops->sk;
+	struct end *end = new_end(ops, own, flags);
+	struct totals *sums = get_totals();
+	enum reason reason;
+
+	if (!ctx_sk || !end || !sums)
+		return REASON_MAP_FULL;
 	reason = enter_maps(ops, &own);
 	if (reason) {
 		bpf_sk_storage_delete(&ends, ctx_sk);
 		return reason;
 	}
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
-					       BPF_SOCK_OPS_RTT_CB_FLAG |
-					       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | CALLBACKS);
 	start_small(ops);
 	add(&sums->enrolled, 1);
 	emit(sk, end, EVENT_ENROLLED, REASON_NONE);
 	return REASON_NONE;
+}
+
+/* This end is fit but for one that blocks. */
+static __always_inline bool remember(struct bpf_sock_ops *ops, struct handshake own, __u8 flags)
+{
+	if (!new_end(ops, own, flags | END_WAITING))
+		return false;
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	return true;
+}
+
+static __always_inline void client_waits(struct bpf_sock_ops *ops, struct sock *sk,
+					 struct offer *offer)
+{
+	struct handshake own = own_handshake(ops);
+	struct candidate candidate = {
+		.conn = { .client_sk = (__u64)sk, .client_cookie = bpf_get_socket_cookie(ops) },
+		.client_netns = sock_netns(sk),
+	};
+
+	if (remember(ops, own, END_CLIENT) &&
+	    !bpf_map_update_elem(&waiting, &own, &candidate, BPF_NOEXIST))
+		offer->client_waits = 1;
+}
+
+static __always_inline void server_waits(struct bpf_sock_ops *ops, struct sock *sk)
+{
+	struct handshake own = own_handshake(ops), client = mirror(own);
+	struct candidate *candidate = bpf_map_lookup_elem(&waiting, &client);
+
+	if (!candidate || !remember(ops, own, 0))
+		return;
+	candidate->server_netns = sock_netns(sk);
+	candidate->conn.server_cookie = bpf_get_socket_cookie(ops);
+	candidate->conn.server_sk = (__u64)sk;
 }
 
 /* A connect() succeeded. The peer is local if, and only if, its handshake is on offer
@@ -215,15 +260,19 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 
 	if (!offer)
 		return unsuitable(sk) ?: REASON_PEER_ELSEWHERE;
-	reason = offer->reason ?: unsuitable(sk) ?: caller_unfit(ops);
+	reason = offer->reason;
+	if (!reason || reason == REASON_BLOCKING)
+		reason = unsuitable(sk) ?: caller_unfit(ops, sk) ?: reason;
 	if (reason) {
 		offer->reason = reason;
+		if (reason == REASON_BLOCKING)
+			client_waits(ops, sk, offer);
 		return reason;
 	}
 	if (bpf_map_update_elem(&conns, &own, &conn, BPF_NOEXIST)) {
 		reason = bpf_map_lookup_elem(&conns, &own) ? REASON_COLLISION : REASON_MAP_FULL;
 	} else {
-		reason = enrol(ops, sk, own, true);
+		reason = enrol(ops, sk, own, END_CLIENT);
 		if (reason)
 			bpf_map_delete_elem(&conns, &own);
 	}
@@ -239,9 +288,12 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	struct offer *offer = bpf_map_lookup_elem(&offers, &own);
 	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
 	enum reason reason = offer ? offer->reason : REASON_NO_RECORD;
+	bool waits = offer && offer->client_waits;
 	struct totals *sums = get_totals();
 
 	bpf_map_delete_elem(&offers, &own);
+	if (waits && !unsuitable(sk))
+		server_waits(ops, sk);
 	if (offer && reason)
 		return REASON_NONE; /* the client's end counted it */
 	reason = unsuitable(sk) ?: reason;
@@ -250,7 +302,7 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	if (!reason && !conn)
 		reason = REASON_PEER_ELSEWHERE;
 	if (!reason)
-		reason = enrol(ops, sk, own, false);
+		reason = enrol(ops, sk, own, 0);
 	if (reason == REASON_COLLISION)
 		return reason; /* so is this one */
 	if (reason || !conn) {
@@ -265,26 +317,42 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	return REASON_NONE;
 }
 
-/* The program ended its stream, and goes on reading. When the peer acknowledges that, the kernel
- * wakes whoever reads; tcp_recvmsg sleeps again, but tcp_bpf_recvmsg returns EAGAIN (invariant 2).
- * So a blocking socket is plain TCP before: from here on the peer sends over the kernel path, and
- * if nothing waits here or is on its way, the psock goes.
+/* The program made the socket block, and nothing may wake its reader for nothing from here on
+ * (invariant 2): the peer sends over the kernel path, and when nothing waits here or is on its way,
+ * the psock goes.
  */
-static __always_inline void half_closed(struct sock *sk, struct end *end)
+static __always_inline void leave_if_blocking(struct sock *sk, struct end *end)
 {
 	struct handshake own = end->own, client = client_view(end);
-	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
+	struct conn *conn;
 	struct sock *peer;
 
-	if (BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK)
+	if (!is_blocking(sk) || !sock_psock(sk))
 		return;
 	bpf_map_delete_elem(&targets, &own);
+	conn = bpf_map_lookup_elem(&conns, &client);
 	if (!conn)
 		return;
 	peer = (struct sock *)(is_client(end) ? conn->server_sk : conn->client_sk);
-	if (psock_unread(sock_psock(sk)) == 0 && inside(sk, MAPS_OF_A_LEAVING_SOCKET) == 0 &&
-	    all_inside_sleep(peer, MAPS_OF_A_SOCKET))
+	if (may_leave(sk, MAPS_OF_A_LEAVING_SOCKET) && all_inside_sleep(peer, MAPS_OF_A_SOCKET))
 		bpf_map_delete_elem(&socks, &own);
+}
+
+/* Between accept() and fcntl() a socket blocks that will not block; its peer may send meanwhile. */
+#define GRACE_NS (100 * 1000 * 1000ULL)
+
+/* A packet tells that something goes on over the kernel path. A socket that is plain TCP again has
+ * no more to pay.
+ */
+static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock *sk)
+{
+	struct end *end = own_end(ops);
+
+	if (!end || !sock_psock(sk))
+		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags &
+						       ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	else if (bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
+		leave_if_blocking(sk, end);
 }
 
 /* The connection of an enrolled socket is over. */
@@ -296,6 +364,10 @@ static __always_inline void closed(struct sock *sk, struct end *end)
 	if (!sums || end->flags & END_CLOSED)
 		return;
 	end->flags |= END_CLOSED;
+	if (end->flags & END_WAITING) {
+		bpf_map_delete_elem(&waiting, &client);
+		return;
+	}
 	bpf_map_delete_elem(&conns, &client);
 	add(&sums->closed, 1);
 	add(&sums->closed_redirected_bytes, end->redirected_bytes);
@@ -325,7 +397,7 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
 	if (!end)
 		return;
 	if (ops->args[1] == BPF_TCP_FIN_WAIT1)
-		half_closed(sk, end);
+		leave_if_blocking(sk, end);
 	else if (ops->args[1] == BPF_TCP_CLOSE)
 		closed(sk, end);
 	else if (ops->args[0] == BPF_TCP_CLOSE)
@@ -417,24 +489,24 @@ static __noinline int find_peer(struct end *end)
 	return REASON_NONE;
 }
 
-/* When a sender waits for room, the kernel wakes its socket's readers as well, and one that sleeps
- * in tcp_bpf_recvmsg returns EAGAIN from a blocking read. Its peer gets this many times the room
- * before that happens.
- */
-#define PATIENCE 16
-
 /* Bytes that the kernel takes for each message that waits, however short: a struct sk_msg, from
  * kmalloc-1k (alloc_sk_msg, net/core/skmsg.c). They do not count as TCP memory. How many messages
  * wait is not known; it is taken that they are as long as those of the connection are on average.
  */
 #define MESSAGE_COST 1024
 
+static __always_inline __u64 queue_cost(struct end *end, __u32 unread)
+{
+	__u64 average = end->redirected_bytes / (end->redirected_msgs ?: 1);
+
+	return average < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (average ?: 1) : unread;
+}
+
 /* Why the next message of this end must not be redirected, if so. */
 static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end)
 {
 	struct settings *set = get_settings();
 	__u32 unread;
-	__u64 held;
 	__s64 pages;
 
 	if (!set || set->mode == MODE_DETACHING)
@@ -446,6 +518,8 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 		return REASON_SHUT_DOWN;
 	if (own->inet_conn.icsk_ulp_ops)
 		return REASON_ULP;
+	if (blocks((struct sock *)own) || blocks((struct sock *)end->peer_sk))
+		return REASON_BLOCKING;
 	if (!peer_unread(end, &unread))
 		return REASON_PEER_GONE;
 	/* TCP resets a connection on which data comes when nobody will read it (invariant 2). */
@@ -458,30 +532,37 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	held = end->redirected_bytes / (end->redirected_msgs ?: 1);
-	held = held < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (held ?: 1) : unread;
-	if (held > set->queue_limit &&
-	    (held / PATIENCE > set->queue_limit || !sleepers((struct sock *)own)))
+	if (queue_cost(end, unread) > set->queue_limit)
 		return REASON_QUEUE_FULL;
 	return REASON_NONE;
 }
 
-/* A direction that was left for want of room comes back when the reader caught up. */
+/* Whether what took a direction to the kernel path may have passed. */
+static __always_inline bool may_pass(enum reason reason)
+{
+	return reason == REASON_QUEUE_FULL || reason == REASON_BLOCKING ||
+	       reason == REASON_PEER_LATE;
+}
+
+/* A direction that was left for want of room comes back when the reader has caught up with half of
+ * the limit, one that was left because a socket blocked when it does not, one that began before the
+ * peer was enrolled when it is. All that went over the
+ * kernel path has to be in the reader's queue by then.
+ */
 static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 {
-	struct sock *peer = (struct sock *)end->peer_sk;
 	struct settings *set = get_settings();
+	struct sock *peer;
+	__u32 unread;
 
-	if (end->tx_reason != REASON_QUEUE_FULL || !set || !set->way_back)
+	if (!may_pass(end->tx_reason) || !set || own->write_seq != own->snd_una)
 		return false;
-	if (sock_cookie(peer) != end->peer_cookie || !all_was_read(own, (struct tcp_sock *)peer) ||
-	    !nobody_reads_natively(peer))
+	if (!end->peer_sk && find_peer(end))
 		return false;
-	if (!peer_was_stranded(end))
-		return true;
-	end->tx_reason = REASON_STRANDED;
-	count_reason(REASON_STRANDED);
-	return false;
+	peer = (struct sock *)end->peer_sk;
+	if (!peer_unread(end, &unread) || queue_cost(end, unread) > set->queue_limit / 2)
+		return false;
+	return !blocks((struct sock *)own) && !blocks(peer) && all_is_queued(peer);
 }
 
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,
@@ -498,11 +579,20 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 	return SK_PASS;
 }
 
+/* Runs under the socket lock for all that arrives at an enrolled socket over the kernel path. The
+ * kernel then puts it behind what was redirected, so that the reader has one queue
+ * (docs/decisions/0007-one-queue.md).
+ */
+SEC("sk_skb/stream_verdict")
+int beeline_stream_verdict(struct __sk_buff *skb __attribute__((unused)))
+{
+	return SK_PASS;
+}
+
 /* Runs under the socket lock for every message of an enrolled socket.
  *
- * redirect -> kernel path is safe at any byte, because a reader empties its psock queue before it
- * looks at the TCP receive queue (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg). The other way round is
- * safe only at rest: lib/rest.h (invariant 1).
+ * redirect -> kernel path is safe at any byte, because what arrives is put into the reader's queue
+ * behind what is there. The other way round is safe only when nothing is on its way (invariant 1).
  */
 SEC("sk_msg")
 int beeline_sk_msg(struct sk_msg_md *msg)
@@ -532,7 +622,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	peer = mirror(end->own);
 	if (bpf_msg_redirect_hash(msg, &targets, &peer, BPF_F_INGRESS) != SK_PASS)
 		return over_kernel_path(msg, end, REASON_PEER_GONE);
-	if (end->tx == TX_START) {
+	if (!end->redirected_msgs) {
 		end->tx = TX_REDIRECT;
 		emit(BPF_CORE_READ((struct sk_msg *)(void *)msg, sk), end, EVENT_REDIRECT_STARTED,
 		     REASON_NONE);

@@ -34,6 +34,7 @@ enum {
 #define TCP_NOTSENT_LOWAT 25
 #define TCP_BPF_IW 1001
 #define TCP_BPF_SNDCWND_CLAMP 1002
+#define TCP_BPF_SOCK_OPS_CB_FLAGS 1008 /* 6.12+ */
 
 /* include/uapi/asm-generic/socket.h */
 #define SOL_SOCKET 1
@@ -71,6 +72,8 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
+struct __sk_buff;
+
 enum sk_action {
 	SK_DROP = 0,
 	SK_PASS,
@@ -98,6 +101,7 @@ enum {
  * (include/net/tcp_states.h).
  */
 enum {
+	BPF_TCP_ESTABLISHED = 1,
 	BPF_TCP_FIN_WAIT1 = 4,
 	BPF_TCP_CLOSE = 7,
 	BPF_TCP_LISTEN = 10,

@@ -89,23 +89,20 @@ struct socket_wq {
 	wait_queue_head_t wait;
 };
 
-/* fs/eventpoll.c */
-struct epoll_event {
-	__u32 events;
+/* include/linux/skbuff.h */
+struct sk_buff {
+	char cb[48];
 };
 
-struct epitem {
-	struct epoll_event event;
+struct sk_buff_head {
+	struct sk_buff *next;
+	__u32 qlen;
 };
 
-struct eppoll_entry {
-	struct epitem *base;
-	struct wait_queue_entry wait;
+/* include/net/tcp.h: what TCP keeps in sk_buff.cb */
+struct tcp_skb_cb {
+	__u32 seq;
 };
-
-typedef struct {
-	int owned;
-} socket_lock_t;
 
 typedef struct {
 	int counter;
@@ -117,9 +114,8 @@ typedef struct refcount_struct {
 
 struct sock {
 	struct sock_common __sk_common;
-	socket_lock_t sk_lock;
+	struct sk_buff_head sk_receive_queue;
 	struct socket_wq *sk_wq;
-	int sk_rcvlowat;
 	struct socket *sk_socket;
 	kuid_t sk_uid;
 	__u8 sk_kern_sock : 1;
@@ -186,7 +182,6 @@ struct inet_sock {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
-	__u8 icsk_probes_out; /* unanswered */
 };
 
 /* include/linux/tcp.h */
@@ -196,7 +191,6 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 copied_seq;
 	__u32 write_seq;
-	__u32 rcv_nxt;
 	__u32 snd_una;
 	__u32 snd_cwnd_clamp;
 	__u8 syn_data : 1;
@@ -222,6 +216,7 @@ struct sk_msg {
 };
 
 struct sk_psock {
+	struct sk_buff_head ingress_skb; /* has still to be put into ingress_msg */
 	struct list_head ingress_msg;
 	__u32 msg_tot_len;
 	refcount_t refcnt;
@@ -252,6 +247,19 @@ struct bpf_iter__task_file {
 	struct task_struct *task;
 	__u32 fd;
 	struct file *file;
+};
+
+/* net/ipv4/tcp_ipv4.c */
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key;
+	void *value;
 };
 
 struct bpf_iter__bpf_sk_storage_map {

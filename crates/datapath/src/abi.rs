@@ -148,7 +148,7 @@ named! {
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
         ShutDown = REASON_SHUT_DOWN "shut_down": "one end had shut this direction down: TCP answers the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
-        Stranded = REASON_STRANDED "stranded": "the reader missed what lay behind a full queue, and had to be woken",
+        Blocking = REASON_BLOCKING "blocking": "its reads may sleep: only sockets with O_NONBLOCK are redirected",
     }
 }
 

@@ -6,7 +6,9 @@
 //! 1. New messages take the kernel path; behind redirected ones that is safe at any byte. For a
 //!    detach, nothing new is enrolled either.
 //! 2. Redirects that are under way end ([`crate::quiesce`]).
-//! 3. A socket whose psock queue was read empty leaves the maps and is plain TCP again.
+//! 3. A socket whose psock queue was read empty leaves the maps and is plain TCP again. Look and
+//!    removal happen under the socket's lock ([`crate::release`]), because bytes of the kernel path
+//!    enter that queue at any time.
 //! 4. For a detach, when the map is empty the sock_ops attachment goes, then the pins, and with them
 //!    the maps and programs. Until then it keeps the books of connections that close meanwhile.
 
@@ -22,6 +24,7 @@ use crate::maps::Maps;
 use crate::marks::Marks;
 use crate::pins::Pins;
 use crate::quiesce::{Quiesce, Sender};
+use crate::release::Release;
 use crate::{Error, Result};
 
 /// Time between two looks at sockets that still hold data.
@@ -62,8 +65,8 @@ pub struct Held {
 pub enum HeldBy {
     /// Its reader has not read what was redirected to it.
     Unread,
-    /// Its keepalive timer is in use, and is given back with the next tick, within a second.
-    Alarm,
+    /// A thread may sleep in a blocking read of it, and would not see plain TCP's data.
+    Reader,
     /// This thread was inside a send to it all the time.
     Sender(Sender),
 }
@@ -83,8 +86,9 @@ pub fn detach(
     maps.set_mode(Mode::Detaching)?;
     let mut quiesce = Quiesce::begin()?;
     let everyone = |_: &Handshake| true;
+    let mut free = Release::load(&maps, maps.enrolled().len())?;
     let outcome = until(deadline, &maps, everyone, &mut progress, || {
-        release(&maps, &ends, everyone, &quiesce.look())
+        release(&maps, &ends, &mut free, everyone, &quiesce.look())
     })?;
     if let Outcome::Done { .. } = outcome {
         unlink(pins)?;
@@ -96,7 +100,7 @@ pub fn detach(
 /// Takes connections, each named by either end's view of its handshake, back to plain TCP while
 /// their traffic goes on; others are not touched. `progress` is called after every step.
 ///
-/// A thread that sleeps in a read of such a socket all the while keeps its psock until it wakes.
+/// A socket that a thread reads with a blocking call stays in the maps until that ends.
 ///
 /// # Errors
 /// When the kernel refuses a step; the connections work on, over the kernel path if they were told,
@@ -107,22 +111,46 @@ pub fn retire(
     deadline: Instant,
     mut progress: impl FnMut(Progress),
 ) -> Result<Outcome> {
-    let both_ends = connections.iter().flat_map(|own| [*own, own.mirror()]);
-    let chosen: HashSet<Handshake> = both_ends.collect();
-    let ends = Ends::load(maps)?;
-    let marks = Marks::load(maps, &chosen, Reason::Retired)?;
     let mut quiesce = None;
-    let is_chosen = |own: &Handshake| chosen.contains(own);
-    until(deadline, maps, is_chosen, &mut progress, || {
-        // A server's end may enrol after its client's was told; its messages count from then.
-        if marks.set(maps)? > 0 {
+    retire_beside(maps, connections, deadline, &mut progress, |anew| {
+        if anew {
             quiesce = None;
         }
         let quiesce = match &mut quiesce {
             Some(quiesce) => quiesce,
             none => none.insert(Quiesce::begin()?),
         };
-        release(maps, &ends, is_chosen, &quiesce.look())
+        Ok(quiesce.look())
+    })
+}
+
+/// As [`retire`], when the calling thread has all the sockets and so nothing is on its way.
+pub(crate) fn retire_own(
+    maps: &Maps,
+    connections: &[Handshake],
+    deadline: Instant,
+) -> Result<Outcome> {
+    retire_beside(maps, connections, deadline, &mut |_| {}, |_| Ok(Vec::new()))
+}
+
+/// `senders` tells who may be sending; it is told when ends were marked for the first time.
+fn retire_beside(
+    maps: &Maps,
+    connections: &[Handshake],
+    deadline: Instant,
+    progress: &mut impl FnMut(Progress),
+    mut senders: impl FnMut(bool) -> Result<Vec<Sender>>,
+) -> Result<Outcome> {
+    let both_ends = connections.iter().flat_map(|own| [*own, own.mirror()]);
+    let chosen: HashSet<Handshake> = both_ends.collect();
+    let ends = Ends::load(maps)?;
+    let marks = Marks::load(maps, &chosen, Reason::Retired)?;
+    let mut free = Release::load(maps, chosen.len())?;
+    let is_chosen = |own: &Handshake| chosen.contains(own);
+    until(deadline, maps, is_chosen, progress, || {
+        // A server's end may enrol after its client's was told; its messages count from then.
+        let anew = marks.set(maps)? > 0;
+        release(maps, &ends, &mut free, is_chosen, &senders(anew)?)
     })
 }
 
@@ -167,6 +195,7 @@ fn unlink(pins: &Pins) -> Result<()> {
 fn release(
     maps: &Maps,
     ends: &Ends,
+    free: &mut Release,
     chosen: impl Fn(&Handshake) -> bool,
     senders: &[Sender],
 ) -> Result<Vec<Held>> {
@@ -174,7 +203,7 @@ fn release(
     let enrolled: HashSet<Handshake> = maps.enrolled().into_iter().filter(chosen).collect();
     let listed = ends.list(maps)?;
     let inodes: HashMap<Handshake, u64> = listed.iter().map(|e| (e.end.own, e.inode)).collect();
-    let mut held = Vec::new();
+    let (mut held, mut idle) = (Vec::new(), Vec::new());
     for end in listed
         .into_iter()
         .filter(|end| enrolled.contains(&end.end.own))
@@ -182,11 +211,16 @@ fn release(
         let peer_inode = inodes.get(&end.end.own.mirror()).copied();
         match held_by(&end, peer_inode, senders) {
             Some(by) => held.push(Held { end, by }),
-            None => {
-                maps.release(end.end.own)?;
-            }
+            None => idle.push(end),
         }
     }
+    free.free(maps, &idle)?;
+    let left: HashSet<Handshake> = maps.enrolled().into_iter().collect();
+    idle.retain(|end| left.contains(&end.end.own));
+    held.extend(idle.into_iter().map(|end| Held {
+        end,
+        by: HeldBy::Reader,
+    }));
     Ok(held)
 }
 
@@ -194,9 +228,6 @@ fn release(
 fn held_by(end: &EndRecord, peer_inode: Option<u64>, senders: &[Sender]) -> Option<HeldBy> {
     if end.unread > 0 {
         return Some(HeldBy::Unread);
-    }
-    if end.has_alarm != 0 {
-        return Some(HeldBy::Alarm);
     }
     senders
         .iter()

@@ -19,7 +19,7 @@ impl Ends {
     /// # Errors
     /// When the kernel refuses it.
     pub fn load(maps: &Maps) -> Result<Self> {
-        let open = object::open_iterator(object::ENDS, "ends", maps)?;
+        let open = object::open_iterator(object::ENDS, "ends", maps, &["ends"])?;
         let object = open
             .load()
             .map_err(Error::bpf("load", "the iterator over sockets"))?;

@@ -4,18 +4,22 @@
 //! `src/<path>.rs`; what crosses between the two is defined in `bpf/abi.h` alone.
 
 pub mod abi;
+pub mod adopt;
 pub mod attach;
+mod chosen;
 pub mod drain;
 pub mod ends;
 mod error;
 pub mod events;
 mod maps;
 mod marks;
+mod netns;
 mod object;
 pub mod pins;
 pub mod probe;
 pub mod programs;
 pub mod quiesce;
+mod release;
 pub mod selftest;
 pub mod socket;
 

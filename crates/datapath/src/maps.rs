@@ -16,10 +16,10 @@ pub(crate) const SHARED: [&str; 13] = [
     FIRST,
     "offers",
     "conns",
+    "waiting",
     "socks",
     "targets",
     "ends",
-    "alarms",
     "programs",
     "listeners",
     "callers",
@@ -163,6 +163,12 @@ impl Maps {
     #[must_use]
     pub fn conns(&self) -> Vec<Handshake> {
         keys(self.get("conns"))
+    }
+
+    /// Connections that wait until neither end blocks, by the client's view.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Handshake> {
+        keys(self.get("waiting"))
     }
 
     /// How many sockets the map can hold.

@@ -23,6 +23,14 @@ pub(crate) static ENDS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"
 pub(crate) static RETIRE: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/retire.bpf.o")));
 
+/// The iterator that takes sockets out of the maps.
+pub(crate) static RELEASE: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/release.bpf.o")));
+
+/// The iterators that enrol connections which are live.
+pub(crate) static ADOPT: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/adopt.bpf.o")));
+
 /// Iterators over processes and their listeners.
 pub(crate) static PROGRAMS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/programs.bpf.o")));
@@ -49,31 +57,29 @@ pub(crate) fn share(object: &mut OpenObject, name: &str, map: &MapHandle) -> Res
         .map_err(Error::bpf("share the map", name))
 }
 
-/// What iterators look into.
-const ITERATED: [&str; 2] = ["ends", "alarms"];
-
-/// Opens an object with an iterator over the map `ends`; of the other maps that are shared, it makes
-/// none.
+/// Opens an object with an iterator that looks into the maps `used`; of the other maps that are
+/// shared, it makes none.
 pub(crate) fn open_iterator(
     elf: &'static Elf<[u8]>,
     name: &str,
     maps: &Maps,
+    used: &[&str],
 ) -> Result<OpenObject> {
     let mut open = self::open(elf, name)?;
     for mut map in open.maps_mut() {
         let (name, shared) = (map.name(), SHARED.iter().any(|name| map.name() == *name));
-        if shared && !ITERATED.iter().any(|used| name == *used) {
+        if shared && !used.iter().any(|used| name == *used) {
             map.set_autocreate(false)
                 .map_err(Error::bpf("open", "the iterator"))?;
         }
     }
-    for name in ITERATED {
+    for name in used {
         share(&mut open, name, maps.get(name))?;
     }
     Ok(open)
 }
 
-/// Runs the one program of such an object, and returns what it wrote.
+/// Runs the one program of such an object over the map `ends`, and returns what it wrote.
 pub(crate) fn iterate(object: &Object, maps: &Maps) -> Result<Vec<u8>> {
     let program = object
         .progs_mut()

@@ -21,9 +21,6 @@ pub struct Options {
     /// Pages of TCP memory that may be in use on the whole host before every sender is left to the
     /// kernel path; see [`memory_limit`].
     pub memory_limit: u64,
-    /// Whether a direction that was left for want of room may be redirected again; off where
-    /// [`crate::selftest`] finds that this does not work.
-    pub way_back: bool,
 }
 
 /// Three quarters of what the kernel lets TCP use without a thought: the first number of
@@ -44,7 +41,6 @@ impl Default for Options {
             connections: 65_536,
             queue_limit: 4 << 20,
             memory_limit: memory_limit(),
-            way_back: true,
         }
     }
 }
@@ -114,7 +110,6 @@ impl SocketPath {
             settings.abi = ABI;
             settings.queue_limit = options.queue_limit;
             settings.memory_limit = options.memory_limit;
-            settings.way_back = options.way_back.into();
         })?;
         vouch(&maps)?;
         Ok(Self {
@@ -159,13 +154,15 @@ impl SocketPath {
         &self.maps
     }
 
-    /// Sockets that enrol from now on run this sk_msg program; earlier ones keep theirs, which is
-    /// why the layout of the maps must not change under them.
+    /// Sockets that enrol from now on run these programs; earlier ones keep theirs, which is why
+    /// the layout of the maps must not change under them.
     fn start(&mut self) -> Result<()> {
         let socks = self.maps.get("socks").as_fd().as_raw_fd();
-        self.program("beeline_sk_msg")
-            .attach_sockmap(socks)
-            .map_err(Error::bpf("attach sk_msg to", "the map socks"))?;
+        for program in ["beeline_stream_verdict", "beeline_sk_msg"] {
+            self.program(program)
+                .attach_sockmap(socks)
+                .map_err(Error::bpf("attach to the map socks", program))?;
+        }
         Programs::load(&self.maps, |_| false)?.note_listeners()?;
         let now = boot_time_ns();
         self.maps.change(|settings| {

@@ -2,8 +2,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use common::{Bed, Result};
@@ -28,20 +27,20 @@ fn churn(listener: &TcpListener, addr: SocketAddr, count: u64) -> Result {
     let mut pairs = Vec::new();
     for first in (0..count).step_by(FLIGHT as usize) {
         for _ in 0..FLIGHT {
-            let a = TcpStream::connect(addr)?;
-            pairs.push((a, listener.accept()?.0));
+            let a = testbed::traffic::connect(addr)?;
+            pairs.push((a, testbed::traffic::accept(listener)?));
         }
         for (number, (a, _)) in (first..).zip(&mut pairs) {
-            a.write_all(&number.to_le_bytes()[..QUESTION])?;
+            testbed::traffic::write_all(a, &number.to_le_bytes()[..QUESTION])?;
         }
         for (_, b) in &mut pairs {
             let mut got = [0; ANSWER];
-            b.read_exact(&mut got[..QUESTION])?;
-            b.write_all(&got)?;
+            testbed::traffic::read_all(b, &mut got[..QUESTION])?;
+            testbed::traffic::write_all(b, &got)?;
         }
-        for (number, (mut a, b)) in (first..).zip(pairs.drain(..)) {
+        for (number, (a, b)) in (first..).zip(pairs.drain(..)) {
             let mut got = [0; ANSWER];
-            a.read_exact(&mut got)?;
+            testbed::traffic::read_all(&a, &mut got)?;
             assert_eq!(got[..QUESTION], number.to_le_bytes()[..QUESTION]);
             // Either end may be the first to close.
             if number % 2 == 0 { drop(b) } else { drop(a) }

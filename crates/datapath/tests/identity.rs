@@ -2,16 +2,15 @@
 
 mod common;
 
-use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::part::{MESSAGE, Part, Player};
 use common::{Bed, Result};
 use datapath::abi::Reason;
-use socket2::{Domain, Socket, Type};
+use socket2::SockRef;
 use testbed::isolate::TEST_CGROUP;
-use testbed::traffic::{STALL, SocketOptions, accept, rr, stream};
+use testbed::traffic::{SocketOptions, accept, rr, stream};
 use testbed::{Cgroup, Node, Outside, kernel_test};
 
 /// Connections of the test that reuses ports; both nodes have half of them.
@@ -22,28 +21,24 @@ const HELLO: u16 = 10;
 
 /// Connects with a port of one's own, which earlier connections had already.
 fn connect_from(own: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
-    let sock = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    sock.set_reuse_address(true)?;
-    sock.set_read_timeout(Some(STALL))?;
-    sock.bind(&own.into())?;
-    sock.connect(&to.into())?;
+    let sock = SocketOptions::new().reuse_address().bind(own).connect(to)?;
     // No TIME_WAIT: the port is free for the next connection at once.
-    sock.set_linger(Some(Duration::ZERO))?;
-    Ok(sock.into())
+    SockRef::from(&sock).set_linger(Some(Duration::ZERO))?;
+    Ok(sock)
 }
 
 /// Each connection sends its own number, gets it back, and goes.
 fn reuse_ports(client: IpAddr, addr: SocketAddr, numbers: std::ops::Range<u64>) -> Result {
     for (number, port) in numbers.zip(PORTS.cycle()) {
-        let mut sock = connect_from((client, port).into(), addr)?;
+        let sock = connect_from((client, port).into(), addr)?;
         let mut question = [0; HELLO as usize];
         question[..8].copy_from_slice(&number.to_le_bytes());
         // The server speaks first, so both ends are enrolled.
         let mut greeting = [0; 1];
-        sock.read_exact(&mut greeting)?;
-        sock.write_all(&question)?;
+        testbed::traffic::read_all(&sock, &mut greeting)?;
+        testbed::traffic::write_all(&sock, &question)?;
         let mut answer = [0; HELLO as usize];
-        sock.read_exact(&mut answer)?;
+        testbed::traffic::read_all(&sock, &mut answer)?;
         assert_eq!(
             (greeting, answer),
             ([b'!'], question),
@@ -55,13 +50,13 @@ fn reuse_ports(client: IpAddr, addr: SocketAddr, numbers: std::ops::Range<u64>) 
 
 fn answer_all(listener: &TcpListener, count: u64) -> Result {
     for _ in 0..count {
-        let (mut sock, _) = listener.accept()?;
-        sock.write_all(b"!")?;
+        let sock = testbed::traffic::accept(listener)?;
+        testbed::traffic::write_all(&sock, b"!")?;
         let mut question = [0; HELLO as usize];
-        sock.read_exact(&mut question)?;
-        sock.write_all(&question)?;
+        testbed::traffic::read_all(&sock, &mut question)?;
+        testbed::traffic::write_all(&sock, &question)?;
         // The client ends it, as a SYN that meets FIN_WAIT2 is answered with a reset, by plain TCP too.
-        let _ = sock.read(&mut question);
+        let _ = testbed::traffic::read(&sock, &mut question);
     }
     Ok(())
 }

@@ -2,16 +2,13 @@
 
 mod common;
 
-use std::io::Write;
-use std::mem::MaybeUninit;
 use std::net::TcpStream;
 
 use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, fill, seed};
 use datapath::abi::Reason;
 use datapath::socket::Options;
-use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{accept, pair, read_all, stream};
+use testbed::traffic::{accept, pair, stream};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
 
 /// Most that one sk_msg holds: 17 fragments (MAX_MSG_FRAGS) of 32 KiB (SKB_FRAG_PAGE_ORDER).
@@ -132,8 +129,8 @@ kernel_test! {
         // Few enough of the kernel path for TCP to take them.
         let sent = u64::from(LIMIT / KEPT) + 20;
         stream::send_from(&a, &mut pattern, sent, 1)?;
-        let unread = bed.ends()?.iter().map(|end| end.unread).max().ok_or("no end")?;
-        assert_eq!(unread, LIMIT / KEPT + 1, "messages of one byte wait");
+        let redirected = bed.ends()?.iter().map(|end| end.end.redirected_bytes).max().ok_or("no end")?;
+        assert_eq!(redirected, u64::from(LIMIT / KEPT + 1), "messages of one byte wait");
         stream::finish(&a)?;
         assert_eq!(stream::receive(&b, 100_000)?, stream::expected(seed, sent));
         Ok(())
@@ -160,44 +157,6 @@ kernel_test! {
             assert_eq!(stream::receive(&b, 100_000)?, stream::expected(seed, filled));
         }
         expect_connections(&bed.emptied()?, 20);
-        Ok(())
-    }
-
-    /// With MSG_WAITALL a reader sleeps in TCP's own read although everything was read, and would
-    /// never see what is redirected to it.
-    fn reader_asleep_in_a_native_read_gets_the_rest(cgroup: &Cgroup) -> Result {
-        const REST: usize = 100;
-        const PIECE: usize = 10;
-        let bed = Bed::with(cgroup, Options { queue_limit: 100_000, ..Options::default() })?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        let mut pattern = Pattern::new(seed());
-        let mut check = pattern.clone();
-        let filled = usize::try_from(fill(&mut a, &mut pattern, 20_000)?)?;
-        let unread = bed.ends()?.iter().map(|end| end.unread as usize).max().ok_or("no end")?;
-        let reader = web.spawn(move || -> Result {
-            let mut queued = vec![0; unread];
-            read_all(&b, &mut queued)?;
-            assert_eq!(check.differs(&queued), None);
-            let mut rest = vec![MaybeUninit::new(0); filled - unread + REST];
-            let got = SockRef::from(&b).recv_with_flags(&mut rest, libc::MSG_WAITALL)?;
-            assert_eq!(got, rest.len());
-            // SAFETY: every element was made with a value.
-            let rest: Vec<u8> = rest.iter().map(|byte| unsafe { byte.assume_init() }).collect();
-            assert_eq!(check.differs(&rest), None);
-            Ok(())
-        })?;
-        let asleep = || common::unsent(&a) == 0 && common::sleeping_readers() == 1;
-        // The kernel keeps the verdict of the message that was refused for the next one, so the
-        // first piece proves nothing.
-        for _ in 0..REST / PIECE {
-            wait_for("a reader that sleeps with nothing to read", common::SOON, asleep)?;
-            let mut piece = [0; PIECE];
-            pattern.fill(&mut piece);
-            (&a).write_all(&piece)?;
-        }
-        reader.join()??;
         Ok(())
     }
 

@@ -4,7 +4,6 @@
 //! peer's socket, which the peer holds while it sends from memory whose page does not come.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
@@ -74,12 +73,12 @@ impl LatePage {
 }
 
 /// Sends in a thread of its own; returns when that thread sleeps in the kernel function `at`.
-fn send_until_asleep(mut sock: TcpStream, data: &'static [u8], at: &str) -> JoinHandle<()> {
+fn send_until_asleep(sock: TcpStream, data: &'static [u8], at: &str) -> JoinHandle<()> {
     let (tell, told) = mpsc::channel();
     let sender = thread::spawn(move || {
         tell.send(rustix::thread::gettid().as_raw_nonzero())
             .unwrap();
-        sock.write_all(data).expect("plain TCP would take it");
+        testbed::traffic::write_all(&sock, data).expect("plain TCP would take it");
     });
     let stack = format!("/proc/self/task/{}/stack", told.recv().unwrap());
     let asleep = || fs::read_to_string(&stack).is_ok_and(|now| now.contains(at));
@@ -100,8 +99,8 @@ kernel_test! {
         let mut path = SocketPath::load_pinned(Options::default(), &pins).unwrap();
         path.attach_pinned(cgroup.path(), &pins).unwrap();
         let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-        let mut client = traffic::connect(addr).unwrap();
-        let mut server = traffic::accept(&listener).unwrap();
+        let client = traffic::connect(addr).unwrap();
+        let server = traffic::accept(&listener).unwrap();
 
         let page = LatePage::new();
         let locks = send_until_asleep(server.try_clone().unwrap(), page.bytes(), "userfault");
@@ -121,8 +120,8 @@ kernel_test! {
         locks.join().unwrap();
         caught.join().unwrap();
         let (mut first, mut second) = ([0; 1000], [1; PAGE]);
-        server.read_exact(&mut first).unwrap();
-        client.read_exact(&mut second).unwrap();
+        testbed::traffic::read_all(&server, &mut first).unwrap();
+        testbed::traffic::read_all(&client, &mut second).unwrap();
         assert_eq!((first, second), ([7; 1000], [0; PAGE]));
         assert!(matches!(drain::detach(&pins, soon(), |_| {}).unwrap(), Outcome::Done { .. }));
     }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -118,7 +119,8 @@ fn redirected(bed: &Bed, sock: &TcpStream) -> Result<u64> {
 /// until it comes out.
 fn expect_plain(bed: &Bed, sock: &TcpStream) -> Result {
     wait_for("plain TCP", SOON, || {
-        ends_of(bed, sock).is_ok_and(|ends| ends.len() == 2 && ends.iter().all(|end| end.has_psock == 0))
+        ends_of(bed, sock)
+            .is_ok_and(|ends| ends.len() == 2 && ends.iter().all(|end| end.has_psock == 0))
     })?;
     for end in ends_of(bed, sock)? {
         assert_eq!(u32::from(end.end.retiring), Reason::Retired as u32);
@@ -225,6 +227,33 @@ kernel_test! {
         one_way(b, a, common::seed(), ROUND, 5_000)
     }
 
+    /// Who sleeps in a read of the psock would not see what comes to plain TCP.
+    fn a_socket_whose_reader_sleeps_is_released_when_that_ends(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pods = Pods::connect(1)?;
+        let (a, b) = &pods.pairs[0];
+        exchange_some(a, b)?;
+        let key = key_of(&bed, a)?;
+        b.set_nonblocking(false)?;
+        b.set_read_timeout(None)?;
+        let mut sleeps = b.try_clone()?;
+        let reader = thread::spawn(move || -> Result<[u8; 5]> {
+            let mut got = [0; 5];
+            sleeps.read_exact(&mut got)?;
+            Ok(got)
+        });
+        wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
+        let early = Instant::now() + Duration::from_millis(100);
+        let Outcome::Held(held) = drain::retire(&bed, &[key], early, |_| {})? else {
+            panic!("released under a reader");
+        };
+        assert!(held.iter().any(|held| held.by == HeldBy::Reader), "{held:?}");
+        traffic::write_all(a, b"hello")?;
+        assert_eq!(&reader.join().expect("it panicked")?, b"hello");
+        drain::retire(&bed, &[key], soon(), |_| {})?;
+        expect_plain(&bed, a)
+    }
+
     /// A direction that TCP's back-pressure holds is given back with the options that it had.
     fn a_sender_without_room_gets_its_options_back(cgroup: &Cgroup) -> Result {
         let options = Options { queue_limit: 100_000, ..Options::default() };
@@ -248,6 +277,15 @@ kernel_test! {
         assert_eq!(not_sent_low_water(&a), 0);
         Ok(())
     }
+}
+
+/// Both ends are redirected after that.
+fn exchange_some(a: &TcpStream, b: &TcpStream) -> Result {
+    for (from, to) in [(a, b), (b, a)] {
+        traffic::write_all(from, b"some")?;
+        traffic::read_all(to, &mut [0; 4])?;
+    }
+    Ok(())
 }
 
 /// The option that back-pressure changes.

@@ -18,7 +18,7 @@ use common::{
 use datapath::abi::{Handshake, Reason};
 use socket2::{Domain, Socket, Type};
 use testbed::isolate::TEST_CGROUP;
-use testbed::traffic::{STALL, SocketOptions, accept};
+use testbed::traffic::{STALL, SocketOptions, accept, options};
 use testbed::{Cgroup, NetNs, Node, Pod, kernel_test, wait_for};
 
 const CLIENT_PORT: u16 = 4000;
@@ -95,8 +95,7 @@ impl Side {
                 libc::TCP_REPAIR,
                 REPAIR_OFF_SILENTLY,
             )?;
-            sock.set_read_timeout(Some(STALL))?;
-            sock.connect(&self.web_addr().into())?;
+            options::connect(&sock, self.web_addr(), STALL)?;
             Ok(sock)
         })??;
         Ok(sock.into())

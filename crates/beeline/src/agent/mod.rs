@@ -61,8 +61,8 @@ impl Agent {
         let mounted_bpffs = ensure_bpffs()?;
         let pins = instance.pins();
         let was_loaded = pins.exist();
-        let mut options = config.options();
-        let self_test = tried(instance, &mut options)?;
+        let options = config.options();
+        let self_test = tried(instance)?;
         let path = load(options, config, &cgroup, &pins).inspect_err(|_| {
             if !was_loaded {
                 // The first error is the one to tell.
@@ -117,8 +117,8 @@ fn http_server(config: &Config) -> Result<Option<http::Server>> {
     }
 }
 
-/// Runs the self-test, and turns off what does not work here.
-fn tried(instance: &Instance, options: &mut Options) -> Result<Report> {
+/// Runs the self-test, and refuses to go on where programs would notice.
+fn tried(instance: &Instance) -> Result<Report> {
     let report = selftest::run()?;
     report.keep(instance)?;
     if let Some(failed) = report.obstacle() {
@@ -130,7 +130,6 @@ fn tried(instance: &Instance, options: &mut Options) -> Result<Report> {
             failed.meaning
         );
     }
-    report.restrict(options);
     Ok(report)
 }
 

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use datapath::Maps;
+use datapath::adopt::Adopter;
 use datapath::programs::Programs;
 
 use super::trace::Hub;
@@ -25,6 +26,12 @@ const TIDY: Duration = Duration::from_secs(30);
 /// A handshake takes at most as long as a SYN-ACK is repeated: 63 s with the kernel's defaults
 /// (net.ipv4.tcp_synack_retries).
 const HANDSHAKE: Duration = Duration::from_secs(120);
+
+/// Least time between two looks for connections that do not block any more; at most one part in so
+/// many of the time is spent looking; and the longest time between two.
+const ADOPT_PERIOD: Duration = Duration::from_millis(50);
+const ADOPT_SHARE: u32 = 200;
+const ADOPT_REST: Duration = Duration::from_secs(10);
 
 /// How long the thread that looks at programs waits before it looks whether to stop.
 const STOP_PERIOD: Duration = Duration::from_millis(200);
@@ -53,6 +60,7 @@ pub(super) fn run(instance: &Instance, config: &Config, maps: &Maps) -> Result<(
     thread::scope(|scope| {
         scope.spawn(|| hub.run(maps));
         scope.spawn(|| look_at_programs(config, maps, &stopping));
+        scope.spawn(|| adopt(maps, &stopping));
         // Ends with the process: nothing that it does outlives a request.
         let (hub_for_clients, stop) = (hub.clone(), stop.clone());
         thread::spawn(move || accept(&listener, &hub_for_clients, &stop));
@@ -76,6 +84,23 @@ fn look_at_programs(config: &Config, maps: &Maps, stopping: &AtomicBool) {
         });
     if let Err(error) = looked {
         eprintln!("warning: connections of new programs are not enrolled: {error}");
+    }
+}
+
+/// Enrols connections whose ends blocked at first.
+fn adopt(maps: &Maps, stopping: &AtomicBool) {
+    let adopted = Adopter::load(maps).and_then(|adopter| {
+        while !stopping.load(Ordering::Relaxed) {
+            let begin = Instant::now();
+            adopter.look()?;
+            thread::sleep((begin.elapsed() * ADOPT_SHARE).clamp(ADOPT_PERIOD, ADOPT_REST));
+        }
+        Ok(())
+    });
+    if let Err(error) = adopted {
+        eprintln!(
+            "warning: connections that blocked when they were made stay on the kernel path: {error}"
+        );
     }
 }
 

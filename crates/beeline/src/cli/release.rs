@@ -51,7 +51,7 @@ fn describe(held: &Held, workloads: &Workloads) -> String {
     let label = workloads.of(held.end.inode, held.end.cgroup_id).label();
     let why = match &held.by {
         HeldBy::Unread => format!("has not read {}", output::bytes(held.end.unread.into())),
-        HeldBy::Alarm => "gets its keepalive timer back within a second".into(),
+        HeldBy::Reader => "is read by a blocking call, which has to end first".into(),
         HeldBy::Sender(sender) => format!("{} is in the middle of a send", sender.task.display()),
     };
     format!("{label} {local} <- {remote}: {why}")
@@ -66,7 +66,7 @@ pub(super) fn json(held: &[Held]) -> serde_json::Value {
 fn one_json(held: &Held, workloads: &Workloads) -> serde_json::Value {
     let (local, remote) = socket_addrs(&held.end.endpoints);
     let sender = match &held.by {
-        HeldBy::Unread | HeldBy::Alarm => None,
+        HeldBy::Unread | HeldBy::Reader => None,
         HeldBy::Sender(sender) => Some(sender.task.display().to_string()),
     };
     json!({

@@ -9,8 +9,6 @@ use serde::{Deserialize, Serialize};
 pub enum Consequence {
     /// The socket path does not start.
     Stops,
-    /// What depends on it is turned off.
-    TurnsOff,
     /// The socket path runs, with a limit that is worth knowing.
     Limits,
 }
@@ -19,10 +17,7 @@ pub enum Consequence {
 pub(super) fn consequence(check: Check, failure: &Failure) -> Consequence {
     match (check, failure) {
         (_, Failure::Data(_)) => Consequence::Stops,
-        (Check::WayBack, _) => Consequence::TurnsOff,
-        (Check::FionreadRedirected | Check::FionreadKernelPath | Check::Splice, _) => {
-            Consequence::Limits
-        }
+        (Check::WayBack | Check::Splice, _) => Consequence::Limits,
         _ => Consequence::Stops,
     }
 }
@@ -33,16 +28,15 @@ pub(super) fn meaning(check: Check, failure: &Failure) -> &'static str {
         (_, Failure::Data(_)) => "data would be damaged",
         (Check::Redirect, _) => "nothing would be redirected",
         (Check::BackPressure, _) => "memory would not be bounded",
-        (Check::WayBack, _) => {
-            "turned off: a direction whose reader was behind stays on the kernel path"
+        (Check::WayBack, _) => "a direction whose reader was behind stays on the kernel path",
+        (Check::FionreadRedirected | Check::FionreadKernelPath, _) => {
+            "a program that asks FIONREAD before it reads would stall"
         }
-        (Check::FionreadRedirected, _) => {
-            "a program that asks FIONREAD before it reads may stall on a redirected connection"
+        (Check::OneQueue, _) => {
+            "a reader that falls behind would miss data: this needs Linux 6.6.128+, 6.12.75+, \
+             6.18.14+ or 6.19+"
         }
-        (Check::FionreadKernelPath, _) => {
-            "a program that asks FIONREAD before it reads may stall on an enrolled connection that \
-             fell back to the kernel path"
-        }
+        (Check::Retire, _) => "connections could not go back to plain TCP",
         (Check::Splice, _) => {
             "a program that splices from an enrolled socket does not find redirected data"
         }

@@ -76,14 +76,6 @@ impl Report {
         self.failures.iter().find(stops)
     }
 
-    /// Turns off what was found not to work.
-    pub fn restrict(&self, options: &mut Options) {
-        let way_back = Check::WayBack.name();
-        if self.failures.iter().any(|failed| failed.check == way_back) {
-            options.way_back = false;
-        }
-    }
-
     /// Keeps the report for `beeline status`.
     ///
     /// # Errors
@@ -146,7 +138,6 @@ fn options() -> Options {
         connections: 64,
         queue_limit: 256 << 10,
         memory_limit: u64::MAX,
-        ..Options::default()
     }
 }
 
@@ -179,34 +170,21 @@ mod tests {
         for check in [
             Check::Redirect,
             Check::Order,
+            Check::OneQueue,
             Check::BackPressure,
             Check::ShutDown,
             Check::Close,
+            Check::Retire,
+            Check::FionreadRedirected,
+            Check::FionreadKernelPath,
         ] {
             assert!(call(check).obstacle().is_some(), "{}", check.name());
         }
     }
 
     #[test]
-    fn a_way_back_that_does_not_work_is_turned_off_and_nothing_else() {
-        let report = call(Check::WayBack);
-        assert_eq!(report.obstacle(), None);
-        let mut restricted = Options::default();
-        report.restrict(&mut restricted);
-        assert!(!restricted.way_back);
-        assert_eq!(restricted.queue_limit, Options::default().queue_limit);
-        let mut same = Options::default();
-        call(Check::Splice).restrict(&mut same);
-        assert!(same.way_back);
-    }
-
-    #[test]
     fn what_single_programs_notice_is_a_limit() {
-        for check in [
-            Check::FionreadRedirected,
-            Check::FionreadKernelPath,
-            Check::Splice,
-        ] {
+        for check in [Check::WayBack, Check::Splice] {
             let report = call(check);
             assert_eq!(report.failures[0].consequence, Consequence::Limits);
             assert!(!report.failures[0].meaning.is_empty());

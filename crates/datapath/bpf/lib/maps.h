@@ -14,6 +14,7 @@
 #define STRANGERS_BYTES (1 << 14)
 #define MAX_PROGRAMS 16384
 #define MAX_LISTENERS 16384
+#define MAX_WAITING 16384
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -40,8 +41,18 @@ struct {
 	__type(value, struct conn);
 } conns SEC(".maps");
 
+/* Connections whose ends would be enrolled if they did not block. Those that block for good make
+ * room for others.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_WAITING);
+	__type(key, struct handshake);
+	__type(value, struct candidate);
+} waiting SEC(".maps");
+
 /* The enrolled sockets by their own view of the handshake; user space reads socket cookies. A
- * socket in here has a psock, and its messages run sk_msg.
+ * socket in here has a psock, its messages run sk_msg, and what arrives for it stream_verdict.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
@@ -105,14 +116,6 @@ struct {
 	__type(key, int);
 	__type(value, struct end);
 } ends SEC(".maps");
-
-/* Of the sockets that keep a clock: lib/alarm.h. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct alarm);
-} alarms SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -53,4 +53,17 @@ static __always_inline bool peer_shut_reading(struct sock *peer)
 	return BPF_CORE_READ(peer, sk_shutdown) & RCV_SHUTDOWN;
 }
 
+/* As is_blocking(), for every message. */
+static __always_inline bool blocks(struct sock *sk)
+{
+	struct socket *socket;
+	struct file *file;
+
+	if (!bpf_ksym_exists(bpf_rdonly_cast))
+		return is_blocking(sk);
+	socket = CAST(sock, sk)->sk_socket;
+	file = socket ? CAST(socket, socket)->file : 0;
+	return file && !(CAST(file, file)->f_flags & O_NONBLOCK);
+}
+
 #endif

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Who is inside the calls of a socket.
- *
- * A reader empties its psock queue before it looks at the TCP receive queue. So a message may be
- * redirected behind bytes that took the kernel path only when all of these were read, and when no
- * reader sleeps where only the TCP receive queue wakes it (invariants 1 and 2).
+ * Who is inside the calls of a socket, and what is on its way to its reader: what has to be known
+ * before a direction returns to the redirect, or a socket leaves the maps (invariant 1).
  */
 #ifndef BEELINE_REST_H
 #define BEELINE_REST_H
@@ -17,13 +14,6 @@
 
 /* kernel/sched/wait.c: how both tcp_recvmsg and tcp_bpf_recvmsg sleep, and a sender without room */
 extern const void woken_wake_function __ksym __weak;
-
-/* Every byte that went over the kernel path was acknowledged, and copied to the reader. */
-static __always_inline bool all_was_read(struct tcp_sock *own, struct tcp_sock *peer)
-{
-	return own->write_seq == own->snd_una &&
-	       BPF_CORE_READ(peer, rcv_nxt) == BPF_CORE_READ(peer, copied_seq);
-}
 
 /* How many threads sleep in a read or a write of the socket; -1 when that cannot be told. */
 static __always_inline int sleepers(struct sock *sk)
@@ -63,13 +53,26 @@ static __always_inline bool all_inside_sleep(struct sock *sk, int maps)
 	return sleepers(sk) == inside(sk, maps);
 }
 
-/* Nobody sleeps in a native read of the socket: who does holds no reference. Whoever has the
- * socket's lock may be about to.
+/* All that arrived for the socket over the kernel path is in its psock queue, behind what was there
+ * before. Bytes stay in TCP's receive queue until the socket is accepted, and in ingress_skb when
+ * the kernel had no memory for their place in the queue (net/core/skmsg.c, sk_psock_verdict_apply).
  */
-static __always_inline bool nobody_reads_natively(struct sock *sk)
+static __always_inline bool all_is_queued(struct sock *sk)
 {
-	return !BPF_CORE_READ(sk, sk_lock.owned) && BPF_CORE_READ(sk, sk_rcvlowat) <= 1 &&
-	       all_inside_sleep(sk, MAPS_OF_A_SOCKET);
+	return BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 &&
+	       BPF_CORE_READ(sock_psock(sk), ingress_skb.qlen) == 0;
+}
+
+/* The socket may become plain TCP: nothing waits in the psock, and nobody sleeps there, as who does
+ * would never look at TCP's receive queue (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser). Holds while
+ * the caller has the socket's lock and nothing is redirected to it any more.
+ */
+static __always_inline bool may_leave(struct sock *sk, int maps)
+{
+	struct sk_psock *psock = sock_psock(sk);
+
+	return psock_unread(psock) == 0 && BPF_CORE_READ(psock, ingress_skb.qlen) == 0 &&
+	       (!is_blocking(sk) || inside(sk, maps) == 0);
 }
 
 #endif

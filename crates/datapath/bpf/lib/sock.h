@@ -18,6 +18,10 @@
  */
 #define SK_USER_DATA_FLAGS 7UL
 
+/* What a sock_ops program has to hear of an enrolled socket. */
+#define CALLBACKS                                                                                  \
+	(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
+
 static __always_inline struct handshake mirror(struct handshake h)
 {
 	return (struct handshake){ .snd_nxt = h.rcv_nxt, .rcv_nxt = h.snd_nxt };
@@ -45,6 +49,14 @@ static __always_inline struct sock *kern_sock(struct bpf_sock_ops *ops)
 static __always_inline __u64 sock_cookie(struct sock *sk)
 {
 	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+}
+
+/* Whether reads of the socket may sleep; one that was not accepted yet has no file. */
+static __always_inline bool is_blocking(struct sock *sk)
+{
+	struct file *file = BPF_CORE_READ(sk, sk_socket, file);
+
+	return file && !(BPF_CORE_READ(file, f_flags) & O_NONBLOCK);
 }
 
 static __always_inline struct sk_psock *sock_psock(struct sock *sk)

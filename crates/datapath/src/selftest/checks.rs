@@ -2,13 +2,15 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
-use super::Check;
 use super::pair::{Bench, Outcome, Pair, call};
+use super::{Check, PATIENCE};
 use crate::abi::TxPath;
+use crate::drain;
 
 /// What the kernel path takes from a non-blocking sender is less than this: the largest
 /// `net.ipv4.tcp_wmem` and `tcp_rmem` that are usual.
@@ -26,11 +28,13 @@ pub(super) fn run(check: Check, bench: &Bench<'_>) -> Outcome {
         Check::Redirect => bench.pair().map(drop),
         Check::Integrity => integrity(bench.pair()?),
         Check::Order => order(bench),
+        Check::OneQueue => one_queue(bench),
         Check::BackPressure => back_pressure(bench).map(drop),
         Check::WayBack => way_back(bench),
         Check::ShutDown => shut_down(bench.pair()?),
         Check::HalfClose => half_close(bench.pair()?),
         Check::Close => close(bench.pair()?),
+        Check::Retire => retire(bench),
         Check::FionreadRedirected => fionread(&mut bench.pair()?),
         Check::FionreadKernelPath => {
             let mut pair = bench.pair()?;
@@ -62,6 +66,14 @@ fn order(bench: &Bench<'_>) -> Outcome {
         0 => call("the direction did not go over to the kernel path"),
         _ => Ok(()),
     }
+}
+
+fn one_queue(bench: &Bench<'_>) -> Outcome {
+    let mut pair = bench.pair()?;
+    pair.a.send(FEW, 1_000)?;
+    bench.over_kernel_path(|| pair.a.send(FEW, 1_000))?;
+    pair.b.receive(1)?;
+    pair.b.all_in_one_read(2 * FEW - 1)
 }
 
 /// Returns the connection with a sender that has to wait.
@@ -123,6 +135,24 @@ fn close(mut pair: Pair<'_>) -> Outcome {
     drop(pair.a);
     pair.b.receive(FEW)?;
     pair.b.end_of_file()
+}
+
+/// Redirected bytes must not count as those that TCP received: then it would read on at a wrong
+/// place (`copied_from_self` in tcp_bpf_recvmsg_parser, net/ipv4/tcp_bpf.c, 6.18.14+).
+fn retire(bench: &Bench<'_>) -> Outcome {
+    let mut pair = bench.pair()?;
+    for _ in 0..3 {
+        pair.a_to_b(FEW)?;
+        bench.over_kernel_path(|| pair.a_to_b(FEW))?;
+    }
+    let own = pair.client()?.end.own;
+    let deadline = Instant::now() + PATIENCE;
+    match drain::retire_own(bench.maps, &[own], deadline)? {
+        drain::Outcome::Done { .. } => {}
+        drain::Outcome::Held(held) => return call(format!("held: {:?}", held[0].by)),
+    }
+    pair.a_to_b(FEW)?;
+    pair.b_to_a(FEW)
 }
 
 fn fionread(pair: &mut Pair<'_>) -> Outcome {

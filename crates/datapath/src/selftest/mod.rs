@@ -28,6 +28,8 @@ pub enum Check {
     Order,
     /// A reader that stops reading stops its sender, at the queue limit and TCP's own buffers.
     BackPressure,
+    /// One read gets what was redirected and what took the kernel path behind it.
+    OneQueue,
     /// A direction that was left for want of room is redirected again, in order.
     WayBack,
     /// A send after `shutdown(SHUT_WR)` fails with EPIPE.
@@ -36,6 +38,8 @@ pub enum Check {
     HalfClose,
     /// After one end closed, the other reads all, then end of file.
     Close,
+    /// A connection that used both paths becomes plain TCP again, and goes on.
+    Retire,
     /// FIONREAD counts what was redirected and not read.
     FionreadRedirected,
     /// FIONREAD counts what took the kernel path to an enrolled socket.
@@ -46,15 +50,17 @@ pub enum Check {
 
 impl Check {
     /// Every check, in the order in which they run.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Redirect,
         Self::Integrity,
         Self::Order,
+        Self::OneQueue,
         Self::BackPressure,
         Self::WayBack,
         Self::ShutDown,
         Self::HalfClose,
         Self::Close,
+        Self::Retire,
         Self::FionreadRedirected,
         Self::FionreadKernelPath,
         Self::Splice,
@@ -67,11 +73,13 @@ impl Check {
             Self::Redirect => "redirect",
             Self::Integrity => "integrity",
             Self::Order => "order",
+            Self::OneQueue => "one queue",
             Self::BackPressure => "back-pressure",
             Self::WayBack => "way back",
             Self::ShutDown => "send after shutdown",
             Self::HalfClose => "half-close",
             Self::Close => "close",
+            Self::Retire => "retire",
             Self::FionreadRedirected => "FIONREAD, redirected",
             Self::FionreadKernelPath => "FIONREAD, kernel path",
             Self::Splice => "splice",

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -230,6 +231,24 @@ impl Peer {
             }
         }
         Ok(())
+    }
+
+    /// Waits until that many bytes are there, and reads them with one call.
+    pub(super) fn all_in_one_read(&mut self, bytes: usize) -> Outcome {
+        let (deadline, mut buf) = (Instant::now() + PATIENCE, vec![0; bytes]);
+        while rustix::io::ioctl_fionread(&self.sock)? < bytes as u64 {
+            if Instant::now() > deadline {
+                return call(format!("FIONREAD does not come to {bytes}"));
+            }
+            thread::yield_now();
+        }
+        match (&self.sock).read(&mut buf) {
+            Ok(n) if n == bytes => self.compare(&buf),
+            Ok(n) => call(format!(
+                "a read got {n} of the {bytes} bytes that were there"
+            )),
+            Err(error) => call(format!("cannot read: {error}")),
+        }
     }
 
     fn compare(&mut self, got: &[u8]) -> Outcome {

@@ -89,12 +89,14 @@ impl Bed {
                 && self.enrolled().is_empty()
                 && self.conns().is_empty()
                 && self.offers().is_empty()
+                && self.waiting().is_empty()
         };
         wait_for("the end of every record", SOON, empty).map_err(|error| {
             format!(
-                "{error}: socks {:?}, conns {:?}, offers {:?}, {}",
+                "{error}: socks {:?}, conns {:?}, waiting {:?}, offers {:?}, {}",
                 self.enrolled(),
                 self.conns(),
+                self.waiting(),
                 self.offers(),
                 self.totals()
                     .map_or_else(|e| e.to_string(), |t| Sums(&t).to_string()),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::outcome::{Outcome, Seen};
 use super::past::Past;
-use super::program::{Call, Opt, RecvBy, SendBy, Side, Step};
+use super::program::{Call, RecvBy, SendBy, Side, Step};
 
 /// Something that came out one way on plain TCP and another way accelerated.
 #[derive(Debug, Clone)]
@@ -15,8 +15,6 @@ pub struct Difference {
     pub number: usize,
     /// The number of the step that was the last one then: an earlier call may have slept till then.
     pub noticed: usize,
-    /// That step's call.
-    pub last: Call,
     pub what: What,
 }
 
@@ -90,10 +88,10 @@ pub struct Known {
 /// them does not show up fails.
 pub const KNOWN: &[Known] = &[
     Known {
-        name: "threads",
-        row: "blocking `recv` in one thread while another half-closes the socket",
+        name: "turned",
+        row: "blocking `recv` on a socket whose `O_NONBLOCK` was taken away",
         matches: |past, found| {
-            past.manners[found.step.side as usize].threads && sleeper_gets(found, libc::EAGAIN)
+            past.turned[found.step.side as usize] && receives(found, |_, _| true)
         },
     },
     Known {
@@ -115,11 +113,6 @@ pub const KNOWN: &[Known] = &[
         name: "low water",
         row: "`SO_RCVLOWAT`",
         matches: |past, _| past.low_water[0] || past.low_water[1],
-    },
-    Known {
-        name: "waitall",
-        row: "blocking `MSG_WAITALL`",
-        matches: |_, found| receives(found, |_, flags| flags & libc::MSG_WAITALL != 0),
     },
     Known {
         name: "unread close",
@@ -157,36 +150,16 @@ pub const KNOWN: &[Known] = &[
         matches: |_, found| first_message(&found.step.call) == Some(0),
     },
     Known {
-        name: "signal",
-        row: "blocking `recv` asleep when its thread handles a signal",
-        matches: |_, found| {
-            let disturbed = matches!(found.last, Call::Signal { .. } | Call::Stop);
-            disturbed && sleeper_gets(found, libc::EAGAIN)
-        },
-    },
-    Known {
-        name: "boundary",
-        row: "a read that comes to the end of the redirected bytes",
-        matches: |_, found| {
-            let call = &found.step.call;
-            let shorter = matches!(&found.what, What::Call(Some(plain), Some(fast))
-                if fast.ret > 0 && (1..=bytes(call, plain)).contains(&bytes(call, fast)));
-            shorter && receives(found, |_, _| true)
-        },
-    },
-    Known {
         name: "error stays",
         row: "send on a connection that was reset",
         matches: |_, found| match &found.what {
             What::Look(_, plain, fast) => {
                 fast.poll & libc::POLLERR != 0
-                    && looks_same(
-                        &Seen {
+                    && *fast
+                        == Seen {
                             poll: plain.poll | libc::POLLERR,
                             ..*plain
-                        },
-                        fast,
-                    )
+                        }
             }
             What::Call(..) => false,
         },
@@ -206,46 +179,12 @@ pub const KNOWN: &[Known] = &[
             nothing && (past.shut[0] || past.shut[1] || past.closed[0] || past.closed[1])
         },
     },
-    Known {
-        name: "disconnected",
-        row: "blocking `recv` after `connect(AF_UNSPEC)`",
-        matches: |past, found| {
-            let sleeps = matches!(found.what, What::Call(Some(_), None));
-            sleeps && past.closed[found.step.side as usize] && receives(found, |_, _| true)
-        },
-    },
-    Known {
-        name: "keepalive",
-        row: "`SO_KEEPALIVE`, `TCP_KEEPIDLE`",
-        matches: |_, found| *found.step.call.innermost() == Call::Get(Opt::KeepAlive),
-    },
-    Known {
-        name: "reset",
-        row: "blocking `recv` asleep when the peer resets",
-        matches: |past, found| past.closed[0] | past.closed[1] && sleeper_gets(found, libc::EAGAIN),
-    },
 ];
 
 impl Known {
     /// The entry that accounts for a difference.
     pub fn of(past: &Past, found: &Difference) -> Option<&'static Self> {
         KNOWN.iter().find(|known| (known.matches)(past, found))
-    }
-}
-
-/// A call that slept, or would have, returned this error where it was accelerated.
-fn sleeper_gets(found: &Difference, errno: i32) -> bool {
-    matches!(&found.what, What::Call(_, Some(fast)) if fast.error() == errno)
-}
-
-/// How many bytes a read moved.
-fn bytes(call: &Call, outcome: &Outcome) -> i64 {
-    match call.innermost() {
-        Call::Recv {
-            by: RecvBy::Recvmmsg,
-            ..
-        } => outcome.more.iter().sum(),
-        _ => outcome.ret,
     }
 }
 
@@ -264,25 +203,6 @@ fn first_message(call: &Call) -> Option<usize> {
         Call::Recv { len, .. } => Some(*len),
         _ => None,
     }
-}
-
-/// Whether two looks at an end are the same.
-///
-/// NORMALISED: `FIONREAD` of an accelerated end may say too little while `poll` says that there is
-/// something: the row "`FIONREAD`, data that took the kernel path" of docs/semantics.md, on kernels
-/// where the probe finds it.
-pub fn looks_same(plain: &Seen, fast: &Seen) -> bool {
-    let unread_is_hidden =
-        (0..plain.unread).contains(&fast.unread) && fast.poll & libc::POLLIN != 0;
-    let fast = Seen {
-        unread: if unread_is_hidden {
-            plain.unread
-        } else {
-            fast.unread
-        },
-        ..*fast
-    };
-    *plain == fast
 }
 
 /// Whether a call came to the same.

@@ -4,7 +4,8 @@ use std::os::fd::RawFd;
 use std::ptr;
 
 use super::outcome::Outcome;
-use super::sys::sys;
+use super::sys::{self, sys};
+use crate::common::SOON;
 
 /// A listener on a free port of the loopback address; the outcome is the port.
 pub fn listen() -> (RawFd, Outcome) {
@@ -18,18 +19,40 @@ pub fn listen() -> (RawFd, Outcome) {
 }
 
 /// A connection to that port.
-pub fn connect(port: u16) -> RawFd {
-    let fd = sys!(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+pub fn connect(port: u16, non_blocking: bool) -> RawFd {
+    let fd = sys!(libc::socket(
+        libc::AF_INET,
+        libc::SOCK_STREAM | flag(non_blocking),
+        0
+    ));
     let addr = address(port);
     let len = size_of_val(&addr) as libc::socklen_t;
     let done = sys!(libc::connect(fd, (&raw const addr).cast(), len));
-    assert_eq!(done, 0, "connect: {}", Outcome::errno());
+    let outcome = Outcome::errno();
+    assert!(
+        done == 0 || outcome.error() == libc::EINPROGRESS,
+        "connect: {outcome}"
+    );
+    assert_eq!(
+        sys::poll_for(fd, libc::POLLOUT, SOON.as_millis() as i32) & libc::POLLOUT,
+        libc::POLLOUT
+    );
     fd
 }
 
 /// The connection that came.
-pub fn accept(listener: RawFd) -> RawFd {
-    sys!(libc::accept(listener, ptr::null_mut(), ptr::null_mut()))
+pub fn accept(listener: RawFd, non_blocking: bool) -> RawFd {
+    sys::poll_for(listener, libc::POLLIN, SOON.as_millis() as i32);
+    sys!(libc::accept4(
+        listener,
+        ptr::null_mut(),
+        ptr::null_mut(),
+        flag(non_blocking)
+    ))
+}
+
+fn flag(non_blocking: bool) -> i32 {
+    if non_blocking { libc::SOCK_NONBLOCK } else { 0 }
 }
 
 fn address(port: u16) -> libc::sockaddr_in {

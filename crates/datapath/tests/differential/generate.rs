@@ -12,10 +12,11 @@ pub fn programs(longest: usize) -> impl Strategy<Value = Program> {
         .prop_map(|(manners, steps)| Program { manners, steps })
 }
 
-/// Nagle's algorithm is rare, because it slows programs down a thousandfold.
+/// Mostly such as are accelerated. Nagle's algorithm is rare, because it slows programs down a
+/// thousandfold.
 fn manner() -> impl Strategy<Value = Manner> {
     let bit = prop::bool::weighted;
-    (bit(0.5), bit(0.15), bit(0.03)).prop_map(|(non_blocking, threads, nagle)| Manner {
+    (bit(0.9), bit(0.15), bit(0.03)).prop_map(|(non_blocking, threads, nagle)| Manner {
         non_blocking,
         threads,
         nagle,
@@ -124,7 +125,7 @@ fn option() -> impl Strategy<Value = Call> {
         3 => set(Opt::ZeroCopy, 0..=1),
         3 => set(Opt::Inq, 0..=1),
         3 => set(Opt::PeekOff, -1..=100),
-        20 => set(Opt::NonBlock, 0..=1),
+        1 => set(Opt::NonBlock, 0..=1),
         30 => select(vec![Opt::Error, Opt::NoDelay, Opt::RcvLowat, Opt::KeepAlive])
             .prop_map(Call::Get),
     ]

@@ -23,12 +23,35 @@ use crate::common::{Result, SOON};
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     Listen,
-    Connect { port: u16, manner: Manner },
-    Accept { manner: Manner },
-    Call { call: Call, at: u64 },
-    SendAll { len: usize, piece: usize, at: u64 },
-    RecvAll { len: usize, piece: usize, at: u64 },
-    Fill { piece: usize, at: u64 },
+    /// Before a connection comes: what its listener is like.
+    Await {
+        manner: Manner,
+    },
+    Connect {
+        port: u16,
+        manner: Manner,
+    },
+    Accept {
+        manner: Manner,
+    },
+    Call {
+        call: Call,
+        at: u64,
+    },
+    SendAll {
+        len: usize,
+        piece: usize,
+        at: u64,
+    },
+    RecvAll {
+        len: usize,
+        piece: usize,
+        at: u64,
+    },
+    Fill {
+        piece: usize,
+        at: u64,
+    },
     See,
     Reset,
 }
@@ -71,9 +94,6 @@ fn act(end: &End, request: Request) -> Outcome {
         if !manner.nagle {
             sys::set(sock, libc::SOL_TCP, libc::TCP_NODELAY, 1);
         }
-        if manner.non_blocking {
-            sys::non_blocking(sock, true);
-        }
         end.adopt(sock);
         Outcome::of(0)
     };
@@ -83,9 +103,15 @@ fn act(end: &End, request: Request) -> Outcome {
             end.listener.store(listener, Ordering::Relaxed);
             port
         }
-        Request::Connect { port, manner } => ready(connect::connect(port), manner),
+        Request::Await { manner } => {
+            let listener = end.listener.load(Ordering::Relaxed);
+            sys::non_blocking(listener, manner.non_blocking)
+        }
+        Request::Connect { port, manner } => {
+            ready(connect::connect(port, manner.non_blocking), manner)
+        }
         Request::Accept { manner } => ready(
-            connect::accept(end.listener.load(Ordering::Relaxed)),
+            connect::accept(end.listener.load(Ordering::Relaxed), manner.non_blocking),
             manner,
         ),
         Request::Call { call, at } => end.call(&call, at),

@@ -24,6 +24,8 @@ pub struct Past {
     pub inq: [bool; 2],
     pub rcv_timeo: [bool; 2],
     pub blocking: [bool; 2],
+    /// `O_NONBLOCK` was taken away.
+    pub turned: [bool; 2],
 }
 
 impl Past {
@@ -69,7 +71,10 @@ impl Past {
             Call::Set(Opt::PeekOff, _) => self.peek_off[own] = true,
             Call::Set(Opt::Inq, _) => self.inq[own] = true,
             Call::Set(Opt::RcvTimeo, value) => self.rcv_timeo[own] = *value != 0,
-            Call::Set(Opt::NonBlock, value) => self.blocking[own] = *value == 0,
+            Call::Set(Opt::NonBlock, value) => {
+                self.blocking[own] = *value == 0;
+                self.turned[own] |= *value == 0;
+            }
             Call::Child(call) => self.begins(side, call),
             _ => {}
         }

@@ -38,7 +38,7 @@ impl fmt::Display for Side {
 /// How a process uses its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manner {
-    /// `O_NONBLOCK` from the start.
+    /// `O_NONBLOCK` from before the handshake; the listener, too.
     pub non_blocking: bool,
     /// A second thread makes the calls that come while the first one sleeps.
     pub threads: bool,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::compare::{Difference, Known, What, came_to_same, looks_same};
+use super::compare::{Difference, Known, What, came_to_same};
 use super::lane::{Answer, Request, Went};
 use super::outcome::Seen;
 use super::past::Past;
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
         let began = Instant::now();
         loop {
             self.collect()?;
-            let found = self.finished_differently(step, number);
+            let found = self.finished_differently(number);
             if let Some((found, final_)) = found {
                 if final_ || began.elapsed() > AGREEMENT {
                     return Ok(Some(found));
@@ -248,7 +248,7 @@ impl<'a> Run<'a> {
     }
 
     /// A call that came to something else, for good; or that still sleeps in one world only.
-    fn finished_differently(&self, last: &Step, noticed: usize) -> Option<(Difference, bool)> {
+    fn finished_differently(&self, noticed: usize) -> Option<(Difference, bool)> {
         self.busy.iter().flatten().flatten().find_map(|busy| {
             let outcome = |world: usize| busy.answers[world].as_ref().map(|a| a.outcome.clone());
             let (plain, fast) = (outcome(0), outcome(1));
@@ -259,12 +259,10 @@ impl<'a> Run<'a> {
             };
             let (step, number) = (busy.step.clone(), busy.number);
             let what = What::Call(plain, fast);
-            let last = last.call.clone();
             let found = Difference {
                 step,
                 number,
                 noticed,
-                last,
                 what,
             };
             (!same).then_some((found, final_))
@@ -302,14 +300,13 @@ impl<'a> Run<'a> {
             let plain = self.worlds[0].lanes(side)[lane].finish()?.seen;
             let fast = self.worlds[1].lanes(side)[lane].finish()?.seen;
             arrived &= self.has_arrived(side, &plain);
-            if !looks_same(&plain, &fast) {
+            if plain != fast {
                 let what = What::Look(side, plain, fast);
-                let (step, last, noticed) = (step.clone(), step.call.clone(), number);
+                let (step, noticed) = (step.clone(), number);
                 found = found.or(Some(Difference {
                     step,
                     number,
                     noticed,
-                    last,
                     what,
                 }));
             }

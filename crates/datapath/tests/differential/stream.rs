@@ -67,12 +67,11 @@ impl Run<'_> {
         });
         Ok(differs.map(|(plain, fast, _)| {
             let what = What::Call(plain, fast);
-            let (step, last) = (step.clone(), step.call.clone());
+            let step = step.clone();
             Difference {
                 step,
                 number,
                 noticed: number,
-                last,
                 what,
             }
         }))

@@ -121,6 +121,7 @@ impl World {
         }
         let port = self.ports[usize::from(self.threads[Side::Server as usize])];
         let [client, server] = manners;
+        self.ask(Side::Server, 0, &Request::Await { manner: server })?;
         self.ask(
             Side::Client,
             0,

@@ -251,7 +251,7 @@ kernel_test! {
 
     #[ignore = "make test-programs"]
     fn pgbench_runs_alike(cgroup: &Cgroup) -> Result {
-        expect_redirected(&on_both_paths(cgroup, pgbench)?, 1 << 20);
+        expect_redirected(&on_both_paths(cgroup, pgbench)?, 64 << 10);
         Ok(())
     }
 

@@ -96,7 +96,7 @@ fn transfer(stage: &Stage) -> Result<usize> {
 kernel_test! {
     #[ignore = "make test-programs"]
     fn ssh_transfers_files_alike(cgroup: &Cgroup) -> Result {
-        expect_redirected(&on_both_paths(cgroup, transfer)?, 4 * SIZE);
+        expect_redirected(&on_both_paths(cgroup, transfer)?, 2 * SIZE);
         Ok(())
     }
 }

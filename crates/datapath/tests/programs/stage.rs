@@ -4,9 +4,13 @@ use std::fmt::Debug;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use datapath::abi::Totals;
+use datapath::adopt::Adopter;
+use datapath::programs::Programs;
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
 use testbed::{Cgroup, ChildGuard, NetNs, Node, Pod, wait_for};
@@ -237,9 +241,37 @@ pub fn play_twice<T>(
     let plain = scenario(&Stage::new()?).map_err(|error| format!("kernel path: {error}"))?;
     let bed = Bed::with(cgroup, Options::default())?;
     println!("with Beeline");
-    let beeline = scenario(&Stage::new()?)
+    let beeline = watched(&bed, || scenario(&Stage::new()?))
         .map_err(|error| format!("with Beeline: {error}; {}", state(&bed)))?;
     Ok((plain, beeline, bed.emptied()?))
+}
+
+/// Programs that may splice as far as their files tell, and do not in these tests.
+fn is_trusted(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    ["java", "node", "python3"]
+        .iter()
+        .any(|trusted| name.starts_with(trusted))
+}
+
+/// Meanwhile looks at the programs that connect and listen, and for connections that do not block
+/// any more, as the agent does.
+pub fn watched<T>(bed: &Bed, scenario: impl FnOnce() -> Result<T>) -> Result<T> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| -> Result {
+            let (mut programs, adopter) = (Programs::load(bed, is_trusted)?, Adopter::load(bed)?);
+            while !stop.load(Ordering::Relaxed) {
+                programs.poll(Duration::from_millis(20))?;
+                adopter.look()?;
+            }
+            Ok(())
+        });
+        let done = scenario();
+        stop.store(true, Ordering::Relaxed);
+        watch.join().expect("the watch panicked")?;
+        done
+    })
 }
 
 /// The sums, and what is enrolled at the moment, for messages.

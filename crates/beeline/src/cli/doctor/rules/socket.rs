@@ -61,9 +61,7 @@ fn failed(failed: &Failed) -> Check {
                 failed.meaning
             ),
         ),
-        Consequence::TurnsOff | Consequence::Limits => {
-            Check::degraded(name, &failed.found, &failed.meaning)
-        }
+        Consequence::Limits => Check::degraded(name, &failed.found, &failed.meaning),
     }
 }
 
@@ -226,12 +224,11 @@ fn redirected_fionread(name: &'static str, fionread: &FionreadReport) -> Check {
         FionreadReport::Other { waiting, said } => format!("{said} for {waiting} bytes unread"),
         FionreadReport::NotTaken(refusal) => return no_sockmap(name, refusal),
     };
-    Check::degraded(
+    Check::missing(
         name,
         format!("delivers, but FIONREAD says {said}"),
-        "a program that asks FIONREAD before it reads may stall on a redirected connection: leave \
-         it out (`beeline run --cgroup <DIR>` covers others only), or run a kernel from 6.6.128, \
-         6.12.75 or 6.18.14 of their series on",
+        "a program that asks FIONREAD before it reads would stall on a redirected connection: run a \
+         kernel from 6.6.128, 6.12.75 or 6.18.14 of their series on",
     )
 }
 
@@ -245,23 +242,20 @@ fn no_sockmap(name: &'static str, refusal: &Refusal) -> Check {
 
 fn fionread(report: &FionreadReport) -> Check {
     const NAME: &str = "FIONREAD";
-    const MEANS: &str = "a program that asks FIONREAD for data that took the kernel path on an \
-                         enrolled connection is misled and may stall; redirecting starts at byte \
-                         0, so it concerns only connections that fall back. Concerned: 6.6.128, \
-                         6.12.75, 6.18.14, 6.19 and later of their series, until fixed; earlier \
-                         ones count this, but see `a redirect`";
+    let other = |said: u64, waiting: &str| {
+        Check::ok(
+            NAME,
+            format!(
+                "says {said} for {waiting} that took the kernel path to a socket in a plain sockmap, as \
+                 6.6.128, 6.12.75, 6.18.14, 6.19 and later of their series do; Beeline's sockets have \
+                 one queue for both paths, see the self-test"
+            ),
+        )
+    };
     match report {
         FionreadReport::Counts => Check::ok(NAME, "counts kernel-path data in a sockmap"),
-        FionreadReport::Zero => Check::degraded(
-            NAME,
-            "says 0 for kernel-path data on a socket in a sockmap",
-            MEANS,
-        ),
-        FionreadReport::Other { waiting, said } => Check::degraded(
-            NAME,
-            format!("says {said} for {waiting} bytes on a socket in a sockmap"),
-            MEANS,
-        ),
+        FionreadReport::Zero => other(0, "bytes"),
+        FionreadReport::Other { waiting, said } => other(*said, &format!("{waiting} bytes")),
         FionreadReport::NotTaken(refusal) => no_sockmap(NAME, refusal),
     }
 }

@@ -93,29 +93,34 @@ fn sockets_that_cannot_be_listed_cannot_be_detached() {
 }
 
 #[test]
-fn fionread_that_says_zero_is_a_limit() {
+fn fionread_of_a_plain_sockmap_is_told() {
     let facts = |report| Facts {
         fionread: Fact::Known(report),
         ..good()
     };
-    limited_by(&facts(FionreadReport::Zero), "FIONREAD");
-    limited_by(
-        &facts(FionreadReport::Other {
-            waiting: 7,
-            said: 3,
-        }),
-        "FIONREAD",
-    );
+    let other = FionreadReport::Other {
+        waiting: 7,
+        said: 3,
+    };
+    for (report, said) in [(FionreadReport::Zero, "says 0 "), (other, "says 3 ")] {
+        let report = judge(&facts(report));
+        assert!(report.can_run());
+        let found = &named(&report, "FIONREAD").found;
+        assert!(
+            found.contains(said) && found.contains("one queue"),
+            "{found}"
+        );
+    }
 }
 
 #[test]
-fn fionread_that_does_not_count_what_was_redirected_is_a_limit() {
+fn fionread_that_does_not_count_what_was_redirected_stops_it() {
     let facts = |report| Facts {
         redirect: Fact::Known(RedirectReport::Delivered(report)),
         ..good()
     };
-    limited_by(&facts(FionreadReport::Zero), "a redirect");
-    limited_by(
+    stopped_by(&facts(FionreadReport::Zero), "a redirect");
+    stopped_by(
         &facts(FionreadReport::Other {
             waiting: 7,
             said: 3,
@@ -222,7 +227,7 @@ fn self_test(consequence: Consequence) -> Facts {
         check: "way back".into(),
         found: "not redirected again".into(),
         consequence,
-        meaning: "turned off".into(),
+        meaning: "the direction stays where it is".into(),
     };
     Facts {
         self_test: Fact::Known(crate::selftest::Report {
@@ -237,7 +242,7 @@ fn self_test(consequence: Consequence) -> Facts {
 #[test]
 fn a_failed_check_of_the_self_test_stops_it_or_limits_it() {
     stopped_by(&self_test(Consequence::Stops), "way back");
-    limited_by(&self_test(Consequence::TurnsOff), "way back");
+    limited_by(&self_test(Consequence::Limits), "way back");
     let report = judge(&self_test(Consequence::Limits));
     assert_eq!(
         named(&report, "self-test").found,

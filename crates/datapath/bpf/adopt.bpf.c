@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Enrols connections that were local and fit from the beginning, but for an end that blocked, once
+ * neither end does any more. A program may connect first and call fcntl later, and so may a server.
+ *
+ * Iterators over TCP sockets hold the lock of each, see release.bpf.c. The client's end comes first,
+ * so that whoever finds both in `conns` finds both in the maps.
+ */
+#include "vmlinux.h"
+#include "lib/count.h"
+#include "lib/maps.h"
+#include "lib/rest.h"
+#include "lib/sock.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* It was accepted, is in use, and does not block. */
+static __always_inline bool is_ready(__u64 address, __u64 cookie)
+{
+	struct sock *sk = (struct sock *)address;
+
+	return sk && sock_cookie(sk) == cookie &&
+	       BPF_CORE_READ(sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED &&
+	       BPF_CORE_READ(sk, sk_socket, file) && !is_blocking(sk);
+}
+
+static __always_inline bool are_ready(struct candidate *both)
+{
+	struct conn *conn = &both->conn;
+
+	return is_ready(conn->client_sk, conn->client_cookie) &&
+	       is_ready(conn->server_sk, conn->server_cookie);
+}
+
+/* Reports the network namespaces in which there is something to do. */
+SEC("iter/bpf_map_elem")
+int beeline_ready(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct candidate *found = ctx->value, both;
+
+	if (!found)
+		return 0;
+	both = *found;
+	if (are_ready(&both))
+		bpf_seq_write(ctx->meta->seq, &both.client_netns, 2 * sizeof(__u32));
+	return 0;
+}
+
+/* The first buffer in TCP's receive queue has not been read in part: tcp_read_skb (net/ipv4/tcp.c)
+ * puts whole ones into the psock queue.
+ */
+static __always_inline bool begins_unread(struct tcp_sock *tp)
+{
+	struct sk_buff *first = BPF_CORE_READ((struct sock *)tp, sk_receive_queue.next);
+	struct tcp_skb_cb *cb = (void *)first + bpf_core_field_offset(struct sk_buff, cb);
+
+	return BPF_CORE_READ(cb, seq) == BPF_CORE_READ(tp, copied_seq);
+}
+
+/* And nobody sleeps in TCP's own read. */
+static __always_inline bool may_enter(struct tcp_sock *tp)
+{
+	struct sock *sk = (struct sock *)tp;
+
+	return (BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 || begins_unread(tp)) &&
+	       sleepers(sk) == 0 && !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
+}
+
+static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
+{
+	struct handshake own = end->own;
+	struct totals *sums = get_totals();
+	int callbacks = CALLBACKS;
+
+	if (!sums ||
+	    bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &callbacks, sizeof(callbacks)))
+		return false;
+	if (bpf_map_update_elem(&socks, &own, tp, BPF_NOEXIST))
+		return false;
+	if (bpf_map_update_elem(&targets, &own, tp, BPF_NOEXIST)) {
+		bpf_map_delete_elem(&socks, &own);
+		return false;
+	}
+	/* It sends over the kernel path until all that it sent before has arrived. */
+	end->tx = TX_KERNEL;
+	end->tx_reason = REASON_BLOCKING;
+	end->flags &= ~END_WAITING;
+	end->enrolled_ns = bpf_ktime_get_ns();
+	add(&sums->enrolled, 1);
+	emit((struct sock *)tp, end, EVENT_ENROLLED, REASON_NONE);
+	return true;
+}
+
+static __always_inline void client_enters(struct tcp_sock *tp, struct end *end,
+					  struct candidate *both)
+{
+	struct conn conn = {
+		.client_sk = both->conn.client_sk,
+		.client_cookie = both->conn.client_cookie,
+	};
+	struct handshake own = end->own;
+
+	if (bpf_map_update_elem(&conns, &own, &conn, BPF_NOEXIST))
+		return;
+	if (!enter(tp, end))
+		bpf_map_delete_elem(&conns, &own);
+}
+
+static __always_inline void server_enters(struct tcp_sock *tp, struct end *end,
+					  struct candidate *both)
+{
+	struct handshake client = mirror(end->own);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
+	struct totals *sums = get_totals();
+
+	if (!conn || conn->client_cookie != both->conn.client_cookie || !enter(tp, end))
+		return;
+	conn->server_cookie = both->conn.server_cookie;
+	conn->server_sk = both->conn.server_sk;
+	bpf_map_delete_elem(&waiting, &client);
+	if (sums)
+		add(&sums->paired, 1);
+	emit((struct sock *)tp, end, EVENT_PAIRED, REASON_NONE);
+}
+
+SEC("iter/tcp")
+int beeline_adopt(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	struct settings *set = get_settings();
+	struct candidate *both;
+	struct handshake client;
+	struct tcp_sock *tp;
+	struct end *end;
+
+	if (!common || !set || set->mode != MODE_ON)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(common);
+	if (!tp)
+		return 0;
+	end = bpf_sk_storage_get(&ends, tp, 0, 0);
+	if (!end || !(end->flags & END_WAITING))
+		return 0;
+	client = client_view(end);
+	both = bpf_map_lookup_elem(&waiting, &client);
+	if (!both || !are_ready(both) || !may_enter(tp))
+		return 0;
+	if (is_client(end))
+		client_enters(tp, end, both);
+	else
+		server_enters(tp, end, both);
+	return 0;
+}

@@ -1,0 +1,207 @@
+//! Connections whose ends blocked when they were made are enrolled when they do not any more, while
+//! their traffic goes on, in order and without loss (invariants 1, 2).
+
+mod common;
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::{Bed, Result, SOON, exchange, expect_reasons, seed};
+use datapath::abi::{Mode, Reason};
+use datapath::adopt::Adopter;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{self, stream};
+use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
+
+const BYTES: u64 = 1 << 20;
+
+/// Two pods.
+struct Stage {
+    _node: Node,
+    web: Pod,
+    client: Pod,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let node = Node::new()?;
+        Ok(Self {
+            web: node.pod("web")?,
+            client: node.pod("client")?,
+            _node: node,
+        })
+    }
+
+    /// Both ends block, as std makes them.
+    fn blocking_pair(&self) -> Result<(TcpStream, TcpStream)> {
+        let listener = self.web.run(|| TcpListener::bind((self.web.ip(), 0)))??;
+        let addr = listener.local_addr()?;
+        let a = self.client.run(|| TcpStream::connect(addr))??;
+        let b = listener.accept()?.0;
+        for sock in [&a, &b] {
+            traffic::bounded(sock)?;
+        }
+        Ok((a, b))
+    }
+}
+
+fn unblock((a, b): &(TcpStream, TcpStream)) -> Result {
+    a.set_nonblocking(true)?;
+    b.set_nonblocking(true)?;
+    Ok(())
+}
+
+fn enrolled(bed: &Bed) -> usize {
+    bed.enrolled().len()
+}
+
+kernel_test! {
+    fn connection_that_does_not_block_any_more_is_enrolled(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        // Over plain TCP, before and after.
+        let (there, back) = (seed(), seed());
+        let (mut to_b, mut to_a) = (Pattern::new(there), Pattern::new(back));
+        let (mut at_b, mut at_a) = (to_b.clone(), to_a.clone());
+        for round in 0..3 {
+            stream::send_from(&pair.0, &mut to_b, 10_000, 700)?;
+            stream::send_from(&pair.1, &mut to_a, 10_000, 700)?;
+            let mut got = [0; 10_000];
+            traffic::read_all(&pair.1, &mut got)?;
+            assert_eq!(at_b.differs(&got), None);
+            traffic::read_all(&pair.0, &mut got)?;
+            assert_eq!(at_a.differs(&got), None);
+            adopter.look()?;
+            assert_eq!(enrolled(&bed), if round == 0 { 0 } else { 2 }, "round {round}");
+            unblock(&pair)?;
+            adopter.look()?;
+        }
+        exchange(&pair.0, &pair.1, BYTES)?;
+        drop(pair);
+        let totals = bed.emptied()?;
+        assert_eq!((totals.enrolled, totals.paired), (2, 1));
+        assert!(totals.closed_redirected_bytes >= 2 * BYTES, "{}", common::Sums(&totals));
+        expect_reasons(&totals, &[(Reason::Blocking, 1)]);
+        Ok(())
+    }
+
+    fn connection_of_which_one_end_blocks_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        for client in [true, false] {
+            let pair = stage.blocking_pair()?;
+            if client { &pair.0 } else { &pair.1 }.set_nonblocking(true)?;
+            adopter.look()?;
+            exchange(&pair.0, &pair.1, BYTES)?;
+            assert_eq!((enrolled(&bed), bed.conns().len()), (0, 0));
+        }
+        bed.none_enrolled(&[(Reason::Blocking, 2)])
+    }
+
+    /// The kernel would put the whole of a buffer into the queue of which a part was read.
+    fn connection_with_unread_data_waits(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        let mut to_b = Pattern::new(seed());
+        let mut at_b = to_b.clone();
+        stream::send_from(&pair.0, &mut to_b, 1000, 1000)?;
+        let mut got = [0; 1000];
+        traffic::read_all(&pair.1, &mut got[..300])?;
+        unblock(&pair)?;
+        adopter.look()?;
+        assert_eq!(bed.totals()?.paired, 0);
+        stream::send_from(&pair.0, &mut to_b, 1000, 1000)?;
+        traffic::read_all(&pair.1, &mut got[300..])?;
+        assert_eq!(at_b.differs(&got), None);
+        traffic::read_all(&pair.1, &mut got)?;
+        assert_eq!(at_b.differs(&got), None);
+        adopter.look()?;
+        assert_eq!(bed.totals()?.paired, 1);
+        exchange(&pair.0, &pair.1, BYTES)?;
+        drop(pair);
+        bed.emptied()?;
+        Ok(())
+    }
+
+    /// A reader that sleeps in TCP's own read would not see what is redirected.
+    fn connection_with_a_sleeping_reader_waits(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        let mut sleeps = pair.1.try_clone()?;
+        let reader = thread::spawn(move || -> Result<[u8; 5]> {
+            let mut got = [0; 5];
+            sleeps.read_exact(&mut got)?;
+            Ok(got)
+        });
+        wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
+        unblock(&pair)?;
+        adopter.look()?;
+        assert_eq!(bed.totals()?.paired, 0);
+        traffic::write_all(&pair.0, b"hello")?;
+        assert_eq!(&reader.join().expect("it panicked")?, b"hello");
+        adopter.look()?;
+        assert_eq!(bed.totals()?.paired, 1);
+        Ok(())
+    }
+
+    fn under_load_in_both_directions(cgroup: &Cgroup) -> Result {
+        const CONNECTIONS: u64 = 20;
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        for _ in 0..CONNECTIONS {
+            let pair = stage.blocking_pair()?;
+            unblock(&pair)?;
+            let done = AtomicBool::new(false);
+            thread::scope(|scope| -> Result {
+                let look = scope.spawn(|| -> Result {
+                    while !done.load(Ordering::Relaxed) {
+                        adopter.look()?;
+                    }
+                    Ok(())
+                });
+                let moved = exchange(&pair.0, &pair.1, 4 * BYTES);
+                done.store(true, Ordering::Relaxed);
+                look.join().expect("it panicked")?;
+                moved.map(drop)
+            })?;
+        }
+        let totals = bed.emptied()?;
+        assert!(totals.paired > 0, "{}", common::Sums(&totals));
+        assert!(totals.closed_redirected_bytes > 0, "{}", common::Sums(&totals));
+        Ok(())
+    }
+
+    fn nothing_is_enrolled_while_detaching(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        unblock(&pair)?;
+        bed.set_mode(Mode::Detaching)?;
+        adopter.look()?;
+        assert_eq!(enrolled(&bed), 0);
+        bed.set_mode(Mode::On)?;
+        adopter.look()?;
+        assert_eq!(enrolled(&bed), 2);
+        Ok(())
+    }
+
+    fn connection_that_ends_before_leaves_nothing(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        wait_for("the record", SOON, || bed.waiting().len() == 1)?;
+        drop(pair);
+        bed.none_enrolled(&[(Reason::Blocking, 1)])
+    }
+}

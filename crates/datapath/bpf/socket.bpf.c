@@ -355,10 +355,12 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 		leave_if_blocking(sk, end);
 }
 
-/* The connection of an enrolled socket is over. */
+/* The connection of an enrolled socket is over. If nothing waits there, not even the end of the
+ * stream, what its program calls from now on is TCP's to answer.
+ */
 static __always_inline void closed(struct sock *sk, struct end *end)
 {
-	struct handshake client = client_view(end);
+	struct handshake own = end->own, client = client_view(end);
 	struct totals *sums = get_totals();
 
 	if (!sums || end->flags & END_CLOSED)
@@ -374,6 +376,10 @@ static __always_inline void closed(struct sock *sk, struct end *end)
 	add(&sums->closed_redirected_msgs, end->redirected_msgs);
 	add(&sums->closed_kernel_bytes, end->kernel_bytes);
 	emit(sk, end, EVENT_CLOSED, end->tx_reason);
+	bpf_map_delete_elem(&targets, &own);
+	if (!(BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN) &&
+	    may_leave(sk, MAPS_OF_A_LEAVING_SOCKET))
+		bpf_map_delete_elem(&socks, &own);
 }
 
 /* A socket that was disconnected connects again, or listens: what it did not read, and what its old

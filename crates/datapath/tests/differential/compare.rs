@@ -95,6 +95,17 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "refused sooner",
+        row: "non-blocking writer, nobody reads",
+        matches: |past, found| {
+            let fewer = matches!(&found.what, What::Call(Some(plain), Some(fast))
+                if fast.error() == libc::EAGAIN || (0..plain.ret).contains(&fast.ret));
+            past.flooded[found.step.side as usize]
+                && fewer
+                && matches!(found.step.call.innermost(), Call::Send { .. })
+        },
+    },
+    Known {
         name: "splice",
         row: "`splice(2)` from the socket",
         matches: |_, found| receives(found, |by, _| by == RecvBy::Splice),
@@ -160,6 +171,17 @@ pub const KNOWN: &[Known] = &[
                             poll: plain.poll | libc::POLLERR,
                             ..*plain
                         }
+            }
+            What::Call(..) => false,
+        },
+    },
+    Known {
+        name: "end stays",
+        row: "`poll` after `connect(AF_UNSPEC)`",
+        matches: |past, found| match &found.what {
+            What::Look(side, plain, fast) => {
+                let poll = plain.poll | libc::POLLIN;
+                past.closed[*side as usize] && *fast == Seen { poll, ..*plain }
             }
             What::Call(..) => false,
         },

@@ -13,8 +13,11 @@ pub struct Past {
     pub got: [u64; 2],
     pub shut: [bool; 2],
     pub closed: [bool; 2],
-    /// Closed or disconnected while bytes were unread.
+    /// Closed or disconnected while bytes were unread; or before bytes came, while io_uring, which lets
+    /// go of a file a moment later, may still have held the socket open.
     pub closed_unread: bool,
+    /// Used io_uring.
+    uring: [bool; 2],
     pub oob: bool,
     pub low_water: [bool; 2],
     /// `TCP_CORK`, or a send with `MSG_MORE`.
@@ -24,6 +27,8 @@ pub struct Past {
     pub inq: [bool; 2],
     pub rcv_timeo: [bool; 2],
     pub blocking: [bool; 2],
+    /// Was ahead of its reader, and had to wait for room.
+    pub flooded: [bool; 2],
     /// `O_NONBLOCK` was taken away.
     pub turned: [bool; 2],
 }
@@ -56,10 +61,17 @@ impl Past {
         match call {
             Call::Send { by, flags, .. } => {
                 let kept = *by == SendBy::Sendmsg || *by == SendBy::Send || *by == SendBy::IoUring;
+                let peer = side.peer() as usize;
+                self.closed_unread |= self.closed[peer] && self.uring[peer];
+                self.uring[own] |= *by == SendBy::IoUring;
                 self.oob |= flags & libc::MSG_OOB != 0;
                 self.zero_copy[own] |= kept && flags & libc::MSG_ZEROCOPY != 0;
                 self.corked[own] |= flags & libc::MSG_MORE != 0;
             }
+            Call::Recv {
+                by: RecvBy::IoUring | RecvBy::IoUringMultishot,
+                ..
+            } => self.uring[own] = true,
             Call::Shutdown(_) => self.shut[own] = true,
             Call::Close | Call::Abort | Call::Disconnect => {
                 self.closed[own] = true;

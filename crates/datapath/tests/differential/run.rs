@@ -110,6 +110,7 @@ impl<'a> Run<'a> {
                 if !self.past.flows_from(step.side) || self.anybody_sleeps() {
                     return Ok(None);
                 }
+                self.past.flooded[step.side as usize] = true;
                 let found = self.stream(step, number)?;
                 if found.is_some() {
                     return Ok(found);

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 7,
+	BEELINE_ABI = 8,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -46,6 +46,7 @@ enum reason {
 	REASON_SHUT_DOWN, /* an end had shut this direction down: TCP has to answer the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
 	/* Either. */
+	REASON_OPTION, /* the socket has an option that TCP's own calls alone honour */
 	REASON_BLOCKING, /* a read of the socket may sleep, and would end when it is woken for nothing */
 	REASON_COUNT,
 };

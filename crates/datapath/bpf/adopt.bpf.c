@@ -63,7 +63,8 @@ static __always_inline bool may_enter(struct tcp_sock *tp)
 	struct sock *sk = (struct sock *)tp;
 
 	return (BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 || begins_unread(tp)) &&
-	       sleepers(sk) == 0 && !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
+	       sleepers(sk) == 0 && !has_option(sk) &&
+	       !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
 }
 
 static __always_inline bool enter(struct tcp_sock *tp, struct end *end)

@@ -157,7 +157,7 @@ static __always_inline enum reason unsuitable(struct sock *sk)
 		return REASON_ULP;
 	if (BPF_CORE_READ_BITFIELD_PROBED(tp, syn_data) || BPF_CORE_READ(tp, fastopen_rsk))
 		return REASON_FAST_OPEN;
-	return REASON_NONE;
+	return has_option(sk) ? REASON_OPTION : REASON_NONE;
 }
 
 /* Puts the socket of a sock_ops context into both maps. */
@@ -317,17 +317,17 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	return REASON_NONE;
 }
 
-/* The program made the socket block, and nothing may wake its reader for nothing from here on
- * (invariant 2): the peer sends over the kernel path, and when nothing waits here or is on its way,
+/* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
+ * has set an option that TCP has to heed (invariant 2). The peer sends over the kernel path, and when nothing waits here or is on its way,
  * the psock goes.
  */
-static __always_inline void leave_if_blocking(struct sock *sk, struct end *end)
+static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct conn *conn;
 	struct sock *peer;
 
-	if (!is_blocking(sk) || !sock_psock(sk))
+	if ((!is_blocking(sk) && !has_option(sk)) || !sock_psock(sk))
 		return;
 	bpf_map_delete_elem(&targets, &own);
 	conn = bpf_map_lookup_elem(&conns, &client);
@@ -351,8 +351,8 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 	if (!end || !sock_psock(sk))
 		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags &
 						       ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	else if (bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
-		leave_if_blocking(sk, end);
+	else if (has_option(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
+		leave_if_unfit(sk, end);
 }
 
 /* The connection of an enrolled socket is over. If nothing waits there, not even the end of the
@@ -403,7 +403,7 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
 	if (!end)
 		return;
 	if (ops->args[1] == BPF_TCP_FIN_WAIT1)
-		leave_if_blocking(sk, end);
+		leave_if_unfit(sk, end);
 	else if (ops->args[1] == BPF_TCP_CLOSE)
 		closed(sk, end);
 	else if (ops->args[0] == BPF_TCP_CLOSE)
@@ -526,6 +526,8 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 		return REASON_ULP;
 	if (blocks((struct sock *)own) || blocks((struct sock *)end->peer_sk))
 		return REASON_BLOCKING;
+	if (heeds_option((struct sock *)own) || heeds_option((struct sock *)end->peer_sk))
+		return REASON_OPTION;
 	if (!peer_unread(end, &unread))
 		return REASON_PEER_GONE;
 	/* TCP resets a connection on which data comes when nobody will read it (invariant 2). */
@@ -547,7 +549,7 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 static __always_inline bool may_pass(enum reason reason)
 {
 	return reason == REASON_QUEUE_FULL || reason == REASON_BLOCKING ||
-	       reason == REASON_PEER_LATE;
+	       reason == REASON_OPTION || reason == REASON_PEER_LATE;
 }
 
 /* A direction that was left for want of room comes back when the reader has caught up with half of

@@ -51,6 +51,7 @@ struct sock_common {
 	volatile unsigned char skc_state;
 	struct proto *skc_prot;
 	struct sock *skc_listener; /* of a request socket */
+	unsigned long skc_flags; /* bits of enum sock_flags */
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -112,10 +113,16 @@ typedef struct refcount_struct {
 	atomic_t refs;
 } refcount_t;
 
+enum sock_flags {
+	SOCK_ZEROCOPY = 21,
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	struct sk_buff_head sk_receive_queue;
 	struct socket_wq *sk_wq;
+	int sk_rcvlowat;
+	int sk_peek_off;
 	struct socket *sk_socket;
 	kuid_t sk_uid;
 	__u8 sk_kern_sock : 1;
@@ -194,6 +201,7 @@ struct tcp_sock {
 	__u32 snd_una;
 	__u32 snd_cwnd_clamp;
 	__u8 syn_data : 1;
+	__u8 recvmsg_inq : 1;
 	bool is_mptcp;
 	struct request_sock *fastopen_rsk;
 };

@@ -66,4 +66,19 @@ static __always_inline bool blocks(struct sock *sk)
 	return file && !(CAST(file, file)->f_flags & O_NONBLOCK);
 }
 
+/* As has_option(), for every message. */
+static __always_inline bool heeds_option(struct sock *address)
+{
+	struct tcp_sock *tp;
+	struct sock *sk;
+
+	if (!bpf_ksym_exists(bpf_rdonly_cast))
+		return has_option(address);
+	sk = CAST(sock, address);
+	tp = CAST(tcp_sock, address);
+	return sk->sk_rcvlowat > 1 || sk->sk_peek_off >= 0 ||
+	       BPF_CORE_READ_BITFIELD(tp, recvmsg_inq) ||
+	       sk->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) & 1;
+}
+
 #endif

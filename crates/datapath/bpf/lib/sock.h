@@ -59,6 +59,19 @@ static __always_inline bool is_blocking(struct sock *sk)
 	return file && !(BPF_CORE_READ(file, f_flags) & O_NONBLOCK);
 }
 
+/* Reads of the socket are to heed an option that tcp_bpf_recvmsg does not know: SO_RCVLOWAT,
+ * SO_PEEK_OFF, TCP_INQ; or sends, MSG_ZEROCOPY, that tcp_bpf_sendmsg does not know.
+ */
+static __always_inline bool has_option(struct sock *sk)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+	unsigned long flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
+
+	return BPF_CORE_READ(sk, sk_rcvlowat) > 1 || BPF_CORE_READ(sk, sk_peek_off) >= 0 ||
+	       BPF_CORE_READ_BITFIELD_PROBED(tp, recvmsg_inq) ||
+	       flags >> bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) & 1;
+}
+
 static __always_inline struct sk_psock *sock_psock(struct sock *sk)
 {
 	unsigned long data = (unsigned long)BPF_CORE_READ(sk, sk_user_data);

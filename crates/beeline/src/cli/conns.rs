@@ -1,37 +1,88 @@
 //! `beeline conns`
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use datapath::Maps;
 
-use super::output;
+use super::{filter, output};
 use crate::instance::Instance;
-use crate::observe::conns::{self, Connection, End};
+use crate::observe::conns::End;
+use crate::observe::picture::Camera;
+use crate::observe::rates::{Live, Meter, Sample};
+use crate::observe::sort::Sort;
+
+/// Between the two looks that rates need.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// List the connections that are enrolled, oldest first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// What comes first; rates need two looks, a second apart
+    #[arg(long, value_enum, value_name = "ORDER", default_value = "age")]
+    sort: Sort,
+
+    /// What comes first comes last
+    #[arg(long)]
+    reverse: bool,
+
+    /// Show at most so many, and say how many there are
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<usize>,
+
     /// Print a JSON list
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    filter: filter::ConnFilter,
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let conns = conns::list(&Maps::open(&instance.pins())?)?;
+    let all = look(&Maps::open(&instance.pins())?, args.sort)?.live;
+    let (count, filter) = (all.len(), args.filter.filter());
+    let mut shown = all;
+    shown.retain(|live| filter.shows(&live.conn));
+    args.sort.apply(&mut shown, args.reverse);
+    let fitting = shown.len();
+    shown.truncate(args.limit.unwrap_or(usize::MAX));
     if args.json {
-        output::json(&conns)?;
-    } else if conns.is_empty() {
-        output::line("no connections are enrolled")?;
-    } else {
-        print(&conns)?;
+        return json(&shown, args.sort).map(|()| ExitCode::SUCCESS);
+    }
+    match (count, fitting) {
+        (0, _) => output::line("no connections are enrolled")?,
+        (_, 0) => output::line(&format!("none of {count} enrolled connections fits"))?,
+        _ => print(&shown, args.sort.needs_rates())?,
+    }
+    if shown.len() < fitting {
+        output::line(&format!("and {} more", fitting - shown.len()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(conns: &[Connection]) -> Result<()> {
-    let mut table = output::table(&[
+fn look(maps: &Maps, sort: Sort) -> Result<Sample> {
+    let (mut camera, mut meter) = (Camera::new(maps)?, Meter::default());
+    let sample = meter.measure(camera.look(maps)?, Instant::now());
+    if !sort.needs_rates() {
+        return Ok(sample);
+    }
+    thread::sleep(SECOND);
+    Ok(meter.measure(camera.look(maps)?, Instant::now()))
+}
+
+/// Rates that were not measured are not there.
+fn json(shown: &[Live], sort: Sort) -> Result<()> {
+    if sort.needs_rates() {
+        return output::json(&shown);
+    }
+    let conns: Vec<_> = shown.iter().map(|live| &live.conn).collect();
+    output::json(&conns)
+}
+
+fn print(shown: &[Live], rates: bool) -> Result<()> {
+    let mut header = vec![
         "CLIENT",
         "ADDRESS",
         "SERVER",
@@ -42,31 +93,38 @@ fn print(conns: &[Connection]) -> Result<()> {
         "BYTES BACK",
         "AGE",
         "REASON",
-    ]);
-    for conn in conns {
-        table.add_row(row(conn));
+    ];
+    if rates {
+        header.extend(["BYTES/S", "BYTES/S BACK"]);
+    }
+    let mut table = output::table(&header);
+    for live in shown {
+        let mut row = row(live);
+        if rates {
+            row.extend(
+                [live.client_rate, live.server_rate].map(|rate| output::bytes(rate.bytes() as u64)),
+            );
+        }
+        table.add_row(row);
     }
     output::line(&table.trim_fmt())
 }
 
-fn row(conn: &Connection) -> Vec<String> {
+fn row(live: &Live) -> Vec<String> {
+    let conn = &live.conn;
     let (client, server) = (conn.client.as_ref(), conn.server.as_ref());
     let end = |end: Option<&End>, show: fn(&End) -> String| end.map_or("closed".into(), show);
     let age = Duration::from_secs(conn.age_seconds as u64);
-    let reasons: Vec<_> = [client, server]
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.reason)
-        .collect();
+    let reasons: Vec<_> = conn.ends().filter_map(|e| e.reason).collect();
     vec![
         end(client, |e| e.workload.label()),
         end(client, |e| e.local.to_string()),
         end(server, |e| e.workload.label()),
         end(server, |e| e.local.to_string()),
         end(client, |e| e.path.into()),
-        end(client, sent),
+        end(client, |e| output::bytes(e.bytes())),
         end(server, |e| e.path.into()),
-        end(server, sent),
+        end(server, |e| output::bytes(e.bytes())),
         humantime::format_duration(age).to_string(),
         if reasons.is_empty() {
             "-".into()
@@ -74,8 +132,4 @@ fn row(conn: &Connection) -> Vec<String> {
             reasons.join(", ")
         },
     ]
-}
-
-fn sent(end: &End) -> String {
-    output::bytes(end.redirected_bytes + end.kernel_bytes)
 }

@@ -5,7 +5,7 @@ mod conns;
 mod demo;
 mod detach;
 mod doctor;
-
+mod filter;
 mod measure;
 mod output;
 mod release;

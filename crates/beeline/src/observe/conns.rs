@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use datapath::abi::{EndRecord, Endpoints, Handshake, Reason, TxPath};
-use datapath::ends::Ends;
 use datapath::{Maps, Result, socket};
 use serde::Serialize;
 
+use super::picture::Camera;
 use crate::workload::{Workload, Workloads};
 
 /// linux/socket.h
@@ -66,11 +66,23 @@ impl Connection {
     /// Whether it is one of those with this name.
     #[must_use]
     pub fn has(&self, name: Name) -> bool {
-        let mut ends = self.client.iter().chain(&self.server);
-        ends.any(|end| match name {
+        self.ends().any(|end| match name {
             Name::Address(address) => end.local == address || end.remote == address,
             Name::Cookie(cookie) => end.cookie == cookie,
         })
+    }
+
+    /// The ends that are not closed, the client's first.
+    pub fn ends(&self) -> impl Iterator<Item = &End> {
+        self.client.iter().chain(&self.server)
+    }
+}
+
+impl End {
+    /// All that it sent while it was enrolled.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.redirected_bytes + self.kernel_bytes
     }
 }
 
@@ -109,21 +121,23 @@ pub struct End {
 /// # Errors
 /// When the kernel refuses the iterator.
 pub fn list(maps: &Maps) -> Result<Vec<Connection>> {
-    let ends = Ends::load(maps)?.list(maps)?;
-    let live: Vec<EndRecord> = ends
-        .into_iter()
-        .filter(|end| !end.end.is_closed())
-        // One that is plain TCP again is shown if it knows why.
-        .filter(|end| end.has_psock != 0 || end.end.retiring != 0)
-        .collect();
-    let workloads = Workloads::find();
-    Ok(pair(&live, &workloads, socket::monotonic_ns()))
+    Ok(Camera::new(maps)?.look(maps)?.conns)
 }
 
-fn pair(ends: &[EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connection> {
+/// The connections of those ends that are not closed, oldest first.
+#[must_use]
+pub fn of(ends: &[EndRecord], workloads: &Workloads) -> Vec<Connection> {
+    // One that is plain TCP again is shown if it knows why.
+    let shown = |end: &&EndRecord| end.has_psock != 0 || end.end.retiring != 0;
+    let live = ends.iter().filter(|end| !end.end.is_closed());
+    let live: Vec<&EndRecord> = live.filter(shown).collect();
+    pair(&live, workloads, socket::monotonic_ns())
+}
+
+fn pair(ends: &[&EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connection> {
     let mut by_client: HashMap<Handshake, (Option<&EndRecord>, Option<&EndRecord>)> =
         HashMap::new();
-    for end in ends {
+    for end in ends.iter().copied() {
         if !end.end.is_client() {
             by_client.entry(end.end.own.mirror()).or_default().1 = Some(end);
         } else {

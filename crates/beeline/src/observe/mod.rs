@@ -3,5 +3,12 @@
 
 pub mod conns;
 pub mod event;
+pub mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod metrics;
+pub mod picture;
+pub mod rates;
+pub mod route;
+pub mod sort;
 pub mod status;

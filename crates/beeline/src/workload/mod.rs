@@ -35,6 +35,16 @@ impl Workload {
             Some(pid) => format!("{command}[{pid}]"),
             None => command.clone(),
         });
+        self.with_process(process)
+    }
+
+    /// As [`Workload::label`], the same for all processes of one command.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.with_process(self.command.clone())
+    }
+
+    fn with_process(&self, process: Option<String>) -> String {
         match (&self.container, process) {
             (Some(container), Some(process)) => format!("{container}/{process}"),
             (Some(container), None) => container.clone(),

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod load;
+pub mod nonblocking;
 pub mod running;
 
 use std::fs;

@@ -1,0 +1,107 @@
+//! All connections at one moment, and what was sent until then.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use datapath::abi::EndRecord;
+use datapath::ends::Ends;
+use datapath::{Maps, Result};
+
+use super::conns::{self, Connection, End};
+use crate::workload::Workloads;
+
+/// How long a picture of the host's processes is good for sockets that are known already: another
+/// process may hold them then.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// What was sent, as counted by the ends that sent it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes past the stack.
+    pub redirected_bytes: u64,
+    /// Messages past the stack.
+    pub redirected_messages: u64,
+    /// Bytes through the stack; its messages are not counted.
+    pub kernel_bytes: u64,
+}
+
+impl Sent {
+    /// By one end; nothing by one that is closed.
+    #[must_use]
+    pub fn by(end: Option<&End>) -> Self {
+        end.map_or(Self::default(), |end| Self {
+            redirected_bytes: end.redirected_bytes,
+            redirected_messages: end.redirected_messages,
+            kernel_bytes: end.kernel_bytes,
+        })
+    }
+}
+
+/// What a look at the kernel saw.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    /// Oldest first.
+    pub conns: Vec<Connection>,
+    /// By all connections, also those that are closed.
+    pub sent: Sent,
+}
+
+/// Looks again and again, and keeps what it needs for it.
+pub struct Camera {
+    ends: Ends,
+    workloads: Workloads,
+    /// When workloads were looked for, and for which sockets, by inode.
+    looked: Option<(Instant, HashSet<u64>)>,
+}
+
+impl Camera {
+    /// Nothing is looked at yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses the iterator over sockets.
+    pub fn new(maps: &Maps) -> Result<Self> {
+        Ok(Self {
+            ends: Ends::load(maps)?,
+            workloads: Workloads::default(),
+            looked: None,
+        })
+    }
+
+    /// Looks at the connections of the maps it was made for.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run the iterator, or the totals.
+    pub fn look(&mut self, maps: &Maps) -> Result<Picture> {
+        // Totals first: an end that closes in between is missing for once, not counted twice.
+        let totals = maps.totals()?;
+        let ends = self.ends.list(maps)?;
+        self.find_workloads(&ends);
+        let live = || {
+            ends.iter()
+                .filter(|end| !end.end.is_closed())
+                .map(|end| &end.end)
+        };
+        Ok(Picture {
+            conns: conns::of(&ends, &self.workloads),
+            sent: Sent {
+                redirected_bytes: totals.closed_redirected_bytes
+                    + live().map(|end| end.redirected_bytes).sum::<u64>(),
+                redirected_messages: totals.closed_redirected_msgs
+                    + live().map(|end| end.redirected_msgs).sum::<u64>(),
+                kernel_bytes: totals.closed_kernel_bytes
+                    + live().map(|end| end.kernel_bytes).sum::<u64>(),
+            },
+        })
+    }
+
+    /// Every process is asked for its files, so only when there is something new to find.
+    fn find_workloads(&mut self, ends: &[EndRecord]) {
+        let inodes: HashSet<u64> = ends.iter().map(|end| end.inode).collect();
+        let nothing_new =
+            |(at, known): &(Instant, HashSet<u64>)| at.elapsed() < FRESH && inodes.is_subset(known);
+        if !self.looked.as_ref().is_some_and(nothing_new) {
+            self.workloads = Workloads::find();
+            self.looked = Some((Instant::now(), inodes));
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod retire;
 mod run;
 mod self_test;
 mod status;
+mod top;
 mod trace;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ enum Command {
     Retire(retire::Args),
     Status(status::Args),
     Conns(conns::Args),
+    Top(top::Args),
     Trace(trace::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Retire(args) => retire::run(&cli.instance, &args),
         Command::Status(args) => status::run(&cli.instance, &args),
         Command::Conns(args) => conns::run(&cli.instance, &args),
+        Command::Top(args) => top::run(&cli.instance, &args),
         Command::Trace(args) => trace::run(&cli.instance, &args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -3,6 +3,7 @@
 use datapath::abi::Handshake;
 
 use super::conns::{Connection, End};
+use super::rates::{Live, Rate, Trend};
 use crate::workload::Workload;
 
 /// A redirected one from 10.0.0.1 to 10.0.0.2:6379, a second old; `id` is the client's port offset, too.
@@ -40,4 +41,22 @@ fn end(command: &str, local: &str, remote: &str) -> End {
         kernel_bytes: 0,
         unread_bytes: 0,
     }
+}
+
+/// Redirected connections between those clients and servers, the first one the slowest.
+pub fn live(conns: &[(&str, &str)]) -> Vec<Live> {
+    let live = |(place, (client, server)): (usize, &(&str, &str))| {
+        let client_rate = Rate {
+            redirected_bytes: 1024.0 * (place + 1) as f64,
+            redirected_messages: 10.0,
+            kernel_bytes: 0.0,
+        };
+        Live {
+            conn: connection(u32::try_from(place).expect("few"), client, server),
+            client_rate,
+            server_rate: Rate::default(),
+            trend: Trend::from([0, 512, client_rate.redirected_bytes as u64]),
+        }
+    };
+    conns.iter().enumerate().map(live).collect()
 }

@@ -1,0 +1,134 @@
+//! What a state looks like.
+
+mod detail;
+mod help;
+mod table;
+mod text;
+mod theme;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+
+use super::state::{Focus, State, View};
+use crate::observe::rates::Trend;
+
+pub(super) use theme::Theme;
+
+/// Draws everything.
+pub(super) fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
+    let heights = [1, 1, 1, 1].map(Constraint::Length);
+    let [title, redirected, kernel, chosen] = heights;
+    let [title, redirected, kernel, chosen, body, footer] = Layout::vertical([
+        title,
+        redirected,
+        kernel,
+        chosen,
+        Constraint::Fill(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(headline(state, theme), title);
+    let (total, sample) = (state.sample.total, &state.sample);
+    let messages = format!("{} msg/s", text::count(total.redirected_messages));
+    total_line(
+        frame,
+        redirected,
+        "redirected",
+        total.redirected_bytes,
+        &messages,
+        &sample.redirected,
+    );
+    total_line(
+        frame,
+        kernel,
+        "kernel path",
+        total.kernel_bytes,
+        "",
+        &sample.kernel,
+    );
+    frame.render_widget(choice(state, theme), chosen);
+    match &state.focus {
+        Focus::Detail { live, gone } => detail::draw(frame, body, live, *gone, theme),
+        _ => table::draw(frame, body, state, theme),
+    }
+    frame.render_widget(keys(state), footer);
+    if state.help {
+        help::draw(frame, theme);
+    }
+}
+
+fn headline(state: &State, theme: Theme) -> Line<'static> {
+    let connections = state.sample.live.len();
+    let mut facts = format!("  {}, {connections} connections", state.mode.name());
+    let listed: usize = state.rows.iter().map(|row| row.connections).sum();
+    if listed != connections {
+        facts += &format!(", {listed} of them listed");
+    }
+    facts += &format!(", by {}", state.sort.name());
+    if state.reverse {
+        facts += " reversed";
+    }
+    let mut line = Line::from(vec![
+        Span::styled("beeline top", theme.title()),
+        facts.into(),
+    ]);
+    if state.frozen {
+        line.push_span(Span::styled("  FROZEN", theme.error()));
+    }
+    line
+}
+
+fn total_line(frame: &mut Frame<'_>, area: Rect, name: &str, rate: f64, more: &str, trend: &Trend) {
+    let start = format!("{name:<12}{:>10}/s {more:>12}  ", text::bytes(rate));
+    let room = usize::from(area.width).saturating_sub(start.chars().count());
+    frame.render_widget(Line::raw(start + &text::bars(trend, room)), area);
+}
+
+/// What is listed: the filter, or what is being written of it.
+fn choice(state: &State, theme: Theme) -> Line<'static> {
+    if let Focus::Prompt { text, error } = &state.focus {
+        let mut line = Line::from(vec![
+            Span::styled("filter: ", theme.header()),
+            text.clone().into(),
+            Span::styled(" ", theme.selected()),
+        ]);
+        if let Some(error) = error {
+            line.push_span(Span::styled(format!(" {error}"), theme.error()));
+        }
+        return line;
+    }
+    let mut said = Vec::new();
+    if let Some(pair) = &state.pair {
+        said.push(format!("between {} and {}", pair.client, pair.server));
+    }
+    let filter = state.filter.to_string();
+    if !filter.is_empty() {
+        said.push(format!("filter: {filter}"));
+    }
+    Line::styled(said.join("  "), theme.header())
+}
+
+fn keys(state: &State) -> Line<'static> {
+    let other = match state.view {
+        View::Connections => "pairs",
+        View::Pairs => "connections",
+    };
+    Line::raw(match &state.focus {
+        Focus::Prompt { .. } => "Enter take  Esc leave as it was  Ctrl-U erase".into(),
+        Focus::Detail { .. } => "Esc back  space freeze  ? help  q quit".into(),
+        Focus::List => {
+            let back = if state.pair.is_some() {
+                "Esc back  "
+            } else {
+                ""
+            };
+            format!(
+                "{back}Tab {other}  Enter open  s sort  r reverse  / filter  space freeze  ? help  q quit"
+            )
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::runtime;
+use tracing::{debug, warn};
 
 use crate::instance::Instance;
 use crate::observe::metrics;
@@ -44,7 +45,7 @@ impl Server {
     pub(super) fn serve(self, instance: Instance) {
         thread::spawn(move || {
             if let Err(error) = run(self.listener, instance) {
-                eprintln!("warning: no more metrics: {error:#}");
+                warn!("no more metrics: {error:#}");
             }
         });
     }
@@ -62,6 +63,7 @@ fn run(listener: TcpListener, instance: Instance) -> Result<()> {
 }
 
 async fn metrics_page(State(instance): State<Instance>) -> Response {
+    debug!("asked for metrics");
     match metrics::render(&instance) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),

@@ -2,6 +2,7 @@
 
 mod http;
 mod lock;
+pub mod log;
 mod serve;
 mod trace;
 
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use datapath::pins::{self, Pins};
 use datapath::programs::Programs;
 use datapath::socket::{Options, SocketPath};
+use tracing::warn;
 
 use crate::config::{Config, DEFAULT_LISTEN, Listen};
 use crate::instance::Instance;
@@ -112,7 +114,7 @@ fn http_server(config: &Config) -> Result<Option<http::Server>> {
         Some(Listen::Off) => Ok(None),
         Some(Listen::At(addr)) => http::Server::bind(addr).map(Some),
         None => Ok(http::Server::bind(DEFAULT_LISTEN)
-            .inspect_err(|error| eprintln!("warning: no metrics: {error:#}"))
+            .inspect_err(|error| warn!("no metrics: {error:#}"))
             .ok()),
     }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use datapath::Maps;
 use datapath::adopt::Adopter;
 use datapath::programs::Programs;
+use tracing::{debug, warn};
 
 use super::trace::Hub;
 use crate::config::Config;
@@ -83,7 +84,7 @@ fn look_at_programs(config: &Config, maps: &Maps, stopping: &AtomicBool) {
             Ok(())
         });
     if let Err(error) = looked {
-        eprintln!("warning: connections of new programs are not enrolled: {error}");
+        warn!("connections of new programs are not enrolled: {error}");
     }
 }
 
@@ -118,7 +119,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 fn tidy_until(stopped: &mpsc::Receiver<()>, maps: &Maps) {
     while stopped.recv_timeout(TIDY) == Err(RecvTimeoutError::Timeout) {
         if let Err(error) = maps.expire_offers(HANDSHAKE) {
-            eprintln!("warning: {error}");
+            warn!("handshakes that never ended are not forgotten: {error}");
         }
     }
 }
@@ -137,6 +138,7 @@ fn answer(mut stream: UnixStream, hub: &Hub, stop: &Sender<()>) -> io::Result<()
     stream.set_read_timeout(Some(control::PATIENCE))?;
     stream.set_write_timeout(Some(control::PATIENCE))?;
     let request = control::receive(&mut BufReader::new(stream.try_clone()?))?;
+    debug!(?request, "asked on the control socket");
     match request {
         Some(Request::Info) => control::send(&mut stream, &info()),
         Some(Request::Trace) => hub.follow(&mut stream),

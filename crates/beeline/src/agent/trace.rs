@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use datapath::Maps;
 use datapath::events::Events;
+use tracing::warn;
 
 use crate::control;
 use crate::observe::event::Event;
@@ -42,7 +43,7 @@ impl Hub {
     pub(super) fn run(&self, maps: &Maps) {
         while self.wait_for_follower() {
             if let Err(error) = self.read(maps) {
-                eprintln!("warning: tracing stopped: {error}");
+                warn!("tracing stopped: {error}");
                 self.state().followers.clear();
             }
         }

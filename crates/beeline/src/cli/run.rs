@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use tracing::{error, info, warn};
 
 use super::output;
+use crate::agent::log::{self, Format, Level};
 use crate::agent::{Agent, Started};
 use crate::config::Config;
 use crate::instance::Instance;
@@ -22,20 +24,67 @@ pub(super) struct Args {
     /// Cover the processes of this cgroup2 directory instead of the whole host
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
+
+    /// How the log looks
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "human")]
+    log: Format,
+
+    /// What is logged
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
+    log_level: Level,
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
+    log::begin(args.log, args.log_level);
+    match (serve(instance, args), args.log) {
+        (Err(error), Format::Json) => {
+            error!("{}", super::causes(&error));
+            Ok(ExitCode::FAILURE)
+        }
+        (result, _) => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn serve(instance: &Instance, args: &Args) -> Result<()> {
     let mut config = Config::load(args.config.as_deref())?;
     if let Some(cgroup) = &args.cgroup {
         config.cgroup = Some(cgroup.clone());
     }
     let agent = Agent::start(instance, &config)?;
-    tell(instance, agent.started())?;
+    match args.log {
+        Format::Human => tell(instance, agent.started())?,
+        Format::Json => log_start(instance, agent.started()),
+    }
     agent.serve()?;
-    output::line("stopped; the datapath goes on (take it off: beeline detach)")?;
-    Ok(ExitCode::SUCCESS)
+    let stopped = "stopped; the datapath goes on (take it off: beeline detach)";
+    match args.log {
+        Format::Human => output::line(stopped)?,
+        Format::Json => info!("{stopped}"),
+    }
+    Ok(())
 }
 
+/// What [`tell`] says, for machines.
+fn log_start(instance: &Instance, started: &Started) {
+    for failed in &started.self_test.failures {
+        warn!(check = %failed.check, found = %failed.found, "self-test: {}", failed.meaning);
+    }
+    info!(
+        %instance,
+        cgroup = %started.cgroup.display(),
+        pins = %instance.pins().dir().display(),
+        mounted_bpffs = started.mounted_bpffs,
+        taken_over_sockets = started.taken_over,
+        connections = started.options.connections,
+        queue_limit_bytes = started.options.queue_limit,
+        self_test_checks = started.self_test.checks,
+        self_test_milliseconds = started.self_test.milliseconds,
+        metrics = started.http.map(|addr| format!("http://{addr}/metrics")),
+        "serving"
+    );
+}
+
+/// To the user who typed the command: no log, so neither time nor level.
 fn tell(instance: &Instance, started: &Started) -> Result<()> {
     if started.mounted_bpffs {
         output::line(&format!("mounted a bpffs at {}", datapath::pins::BPFFS))?;

@@ -1,5 +1,6 @@
 //! The terminal as a screen, and given back as it was: at the end, on an error, and on a panic.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -39,6 +40,9 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        // A panic has done it: again, it would put the cursor back over the message.
+        if !thread::panicking() {
+            ratatui::restore();
+        }
     }
 }

@@ -17,36 +17,16 @@ pub(super) use theme::Theme;
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
-    let heights = [1, 1, 1, 1].map(Constraint::Length);
-    let [title, redirected, kernel, chosen] = heights;
-    let [title, redirected, kernel, chosen, body, footer] = Layout::vertical([
-        title,
-        redirected,
-        kernel,
-        chosen,
-        Constraint::Fill(1),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let line = Constraint::Length(1);
+    let [title, redirected, kernel, chosen, body, footer] =
+        Layout::vertical([line, line, line, line, Constraint::Fill(1), line]).areas(frame.area());
     frame.render_widget(headline(state, theme), title);
     let (total, sample) = (state.sample.total, &state.sample);
     let messages = format!("{} msg/s", text::count(total.redirected_messages));
-    total_line(
-        frame,
-        redirected,
-        "redirected",
-        total.redirected_bytes,
-        &messages,
-        &sample.redirected,
-    );
-    total_line(
-        frame,
-        kernel,
-        "kernel path",
-        total.kernel_bytes,
-        "",
-        &sample.kernel,
-    );
+    let start = total_of("redirected", total.redirected_bytes, &messages);
+    frame.render_widget(with_bars(start, &sample.redirected, redirected), redirected);
+    let start = total_of("kernel path", total.kernel_bytes, "");
+    frame.render_widget(with_bars(start, &sample.kernel, kernel), kernel);
     frame.render_widget(choice(state, theme), chosen);
     match &state.focus {
         Focus::Detail { live, gone } => detail::draw(frame, body, live, *gone, theme),
@@ -79,10 +59,13 @@ fn headline(state: &State, theme: Theme) -> Line<'static> {
     line
 }
 
-fn total_line(frame: &mut Frame<'_>, area: Rect, name: &str, rate: f64, more: &str, trend: &Trend) {
-    let start = format!("{name:<12}{:>10}/s {more:>12}  ", text::bytes(rate));
+fn total_of(name: &str, rate: f64, more: &str) -> String {
+    format!("{name:<12}{:>10}/s {more:>12}  ", text::bytes(rate))
+}
+
+fn with_bars(start: String, trend: &Trend, area: Rect) -> Line<'static> {
     let room = usize::from(area.width).saturating_sub(start.chars().count());
-    frame.render_widget(Line::raw(start + &text::bars(trend, room)), area);
+    Line::raw(start + &text::bars(trend, room))
 }
 
 /// What is listed: the filter, or what is being written of it.

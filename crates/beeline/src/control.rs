@@ -24,6 +24,8 @@ pub enum Request {
     Trace,
     /// Stop, and leave the datapath as it is. One [`AgentInfo`].
     Stop,
+    /// Read the configuration again and put it in force. One [`Reloaded`].
+    Reload,
 }
 
 /// Who serves an instance.
@@ -33,6 +35,33 @@ pub struct AgentInfo {
     pub pid: u32,
     /// Version of the program.
     pub version: String,
+}
+
+/// What became of a reload: all of the new settings are in force, or the old ones still are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Reloaded {
+    /// The new ones are.
+    InForce {
+        /// Settings that differ from before.
+        changed: Vec<Changed>,
+    },
+    /// The old ones are.
+    Refused {
+        /// What is wrong, and what to do.
+        why: String,
+    },
+}
+
+/// A setting with another value than before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Its name.
+    pub key: String,
+    /// Its value before, in TOML.
+    pub old: String,
+    /// Its value now, in TOML.
+    pub new: String,
 }
 
 /// Sends a request and returns the answers.

@@ -1,6 +1,7 @@
 //! The maps of the socket path: from a loaded object or from their pins.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
@@ -29,6 +30,9 @@ pub(crate) const SHARED: [&str; 13] = [
 ];
 
 const ONLY_KEY: [u8; 4] = [0; 4];
+
+/// The kernel takes all settings at once: who changes one writes back what it read of the others.
+static CHANGING: Mutex<()> = Mutex::new(());
 
 /// Handles to the maps; all of Beeline's looking goes through them, agent or not.
 #[derive(Debug)]
@@ -107,6 +111,7 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses the update.
     pub fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        let _only_one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut settings = self.settings()?;
         change(&mut settings);
         self.get("settings")

@@ -3,6 +3,7 @@
 mod http;
 mod lock;
 pub mod log;
+mod reload;
 mod serve;
 mod trace;
 
@@ -17,7 +18,7 @@ use datapath::programs::Programs;
 use datapath::socket::{Options, SocketPath};
 use tracing::warn;
 
-use crate::config::{Config, DEFAULT_LISTEN, Listen};
+use crate::config::{Cgroup, Config, Listen, Origin, Sources};
 use crate::instance::Instance;
 use crate::selftest::{self, Report};
 
@@ -30,6 +31,7 @@ pub struct Agent {
     started: Started,
     http: Option<http::Server>,
     config: Config,
+    sources: Sources,
     _lock: Lock,
 }
 
@@ -55,17 +57,18 @@ impl Agent {
     ///
     /// # Errors
     /// Each says what was tried, on what, and what to do.
-    pub fn start(instance: &Instance, config: &Config) -> Result<Self> {
+    pub fn start(instance: &Instance, sources: &Sources) -> Result<Self> {
+        let config = sources.load()?;
         check_host()?;
         let lock = Lock::take(instance)?;
-        let cgroup = covered_cgroup(config)?;
-        let http = http_server(config)?;
+        let cgroup = covered_cgroup(&config)?;
+        let http = http_server(&config)?;
         let mounted_bpffs = ensure_bpffs()?;
         let pins = instance.pins();
         let was_loaded = pins.exist();
         let options = config.options();
         let self_test = tried(instance)?;
-        let path = load(options, config, &cgroup, &pins).inspect_err(|_| {
+        let path = load(options, &config, &cgroup, &pins).inspect_err(|_| {
             if !was_loaded {
                 // The first error is the one to tell.
                 let _ = pins.remove();
@@ -85,7 +88,8 @@ impl Agent {
             path,
             started,
             http,
-            config: config.clone(),
+            config,
+            sources: sources.clone(),
             _lock: lock,
         })
     }
@@ -104,19 +108,22 @@ impl Agent {
         if let Some(http) = self.http {
             http.serve(self.instance.clone());
         }
-        serve::run(&self.instance, &self.config, self.path.maps())
+        serve::run(self.instance, self.config, self.sources, self.path.maps())
     }
 }
 
 /// The address that nobody chose may be taken, by another instance for example.
 fn http_server(config: &Config) -> Result<Option<http::Server>> {
-    match config.http.listen {
-        Some(Listen::Off) => Ok(None),
-        Some(Listen::At(addr)) => http::Server::bind(addr).map(Some),
-        None => Ok(http::Server::bind(DEFAULT_LISTEN)
-            .inspect_err(|error| warn!("no metrics: {error:#}"))
-            .ok()),
+    let Listen::At(addr) = config.listen.value else {
+        return Ok(None);
+    };
+    let server = http::Server::bind(addr);
+    if config.listen.origin != Origin::Default {
+        return server.map(Some);
     }
+    Ok(server
+        .inspect_err(|error| warn!("no metrics: {error:#}"))
+        .ok())
 }
 
 /// Runs the self-test, and refuses to go on where programs would notice.
@@ -165,14 +172,15 @@ fn check_host() -> Result<()> {
 fn covered_cgroup(config: &Config) -> Result<PathBuf> {
     let mount =
         testbed::cgroup2_mount().context("no cgroup2 to attach to; see `beeline doctor`")?;
-    let Some(asked) = &config.cgroup else {
+    let Cgroup::Dir(asked) = &config.cgroup.value else {
         return Ok(mount);
     };
+    let origin = &config.cgroup.origin;
     let asked = fs::canonicalize(asked)
-        .with_context(|| format!("cannot use the cgroup {}", asked.display()))?;
+        .with_context(|| format!("cannot use the cgroup {} of {origin}", asked.display()))?;
     if !asked.starts_with(&mount) {
         bail!(
-            "{} is not in the cgroup2 hierarchy: name a directory under {}",
+            "{} of {origin} is not in the cgroup2 hierarchy: name a directory under {}",
             asked.display(),
             mount.display()
         );

@@ -5,6 +5,7 @@ use std::io::{self, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -14,10 +15,12 @@ use anyhow::{Context, Result};
 use datapath::Maps;
 use datapath::adopt::Adopter;
 use datapath::programs::Programs;
+use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
+use super::reload::Live;
 use super::trace::Hub;
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::control::{self, AgentInfo, Request};
 use crate::instance::Instance;
 
@@ -28,11 +31,10 @@ const TIDY: Duration = Duration::from_secs(30);
 /// (net.ipv4.tcp_synack_retries).
 const HANDSHAKE: Duration = Duration::from_secs(120);
 
-/// Least time between two looks for connections that do not block any more; at most one part in so
-/// many of the time is spent looking; and the longest time between two.
+/// Least time between two looks for connections that do not block any more; and at most one part in
+/// so many of the time is spent looking.
 const ADOPT_PERIOD: Duration = Duration::from_millis(50);
 const ADOPT_SHARE: u32 = 200;
-const ADOPT_REST: Duration = Duration::from_secs(10);
 
 /// How long the thread that looks at programs waits before it looks whether to stop.
 const STOP_PERIOD: Duration = Duration::from_millis(200);
@@ -47,7 +49,15 @@ impl Drop for Socket {
     }
 }
 
-pub(super) fn run(instance: &Instance, config: &Config, maps: &Maps) -> Result<()> {
+/// What requests are answered with.
+#[derive(Clone)]
+struct Desk {
+    hub: Hub,
+    stop: Sender<()>,
+    live: Arc<Live>,
+}
+
+pub(super) fn run(instance: Instance, config: Config, sources: Sources, maps: &Maps) -> Result<()> {
     let (stop, stopped) = mpsc::channel();
     let on_signal = stop.clone();
     // Nobody receives any more: it is stopping already.
@@ -56,15 +66,20 @@ pub(super) fn run(instance: &Instance, config: &Config, maps: &Maps) -> Result<(
     let path = instance.control_socket();
     let listener = listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let _socket = Socket(path);
+    tell_systemd();
     let hub = Hub::default();
+    let desk = Desk {
+        hub: hub.clone(),
+        stop,
+        live: Arc::new(Live::new(instance, config.clone(), sources)),
+    };
     let stopping = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| hub.run(maps));
-        scope.spawn(|| look_at_programs(config, maps, &stopping));
+        scope.spawn(|| look_at_programs(&config, maps, &stopping));
         scope.spawn(|| adopt(maps, &stopping));
         // Ends with the process: nothing that it does outlives a request.
-        let (hub_for_clients, stop) = (hub.clone(), stop.clone());
-        thread::spawn(move || accept(&listener, &hub_for_clients, &stop));
+        thread::spawn(move || accept(&listener, &desk));
         tidy_until(&stopped, maps);
         stopping.store(true, Ordering::Relaxed);
         hub.close();
@@ -94,14 +109,15 @@ fn adopt(maps: &Maps, stopping: &AtomicBool) {
         while !stopping.load(Ordering::Relaxed) {
             let begin = Instant::now();
             adopter.look()?;
-            thread::sleep((begin.elapsed() * ADOPT_SHARE).clamp(ADOPT_PERIOD, ADOPT_REST));
+            let until = Instant::now() + (begin.elapsed() * ADOPT_SHARE).max(ADOPT_PERIOD);
+            while Instant::now() < until && !stopping.load(Ordering::Relaxed) {
+                thread::sleep(ADOPT_PERIOD);
+            }
         }
         Ok(())
     });
     if let Err(error) = adopted {
-        eprintln!(
-            "warning: connections that blocked when they were made stay on the kernel path: {error}"
-        );
+        warn!("connections that blocked when they were made stay on the kernel path: {error}");
     }
 }
 
@@ -124,29 +140,37 @@ fn tidy_until(stopped: &mpsc::Receiver<()>, maps: &Maps) {
     }
 }
 
-fn accept(listener: &UnixListener, hub: &Hub, stop: &Sender<()>) {
+/// Does nothing where nobody waits to be told.
+fn tell_systemd() {
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        warn!("cannot tell systemd that the agent is ready: {error}");
+    }
+}
+
+fn accept(listener: &UnixListener, desk: &Desk) {
     for stream in listener.incoming().flatten() {
-        let (hub, stop) = (hub.clone(), stop.clone());
+        let desk = desk.clone();
         thread::spawn(move || {
             // A client that hangs up or speaks nonsense hurts only itself.
-            let _ = answer(stream, &hub, &stop);
+            let _ = answer(stream, &desk);
         });
     }
 }
 
-fn answer(mut stream: UnixStream, hub: &Hub, stop: &Sender<()>) -> io::Result<()> {
+fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     stream.set_read_timeout(Some(control::PATIENCE))?;
     stream.set_write_timeout(Some(control::PATIENCE))?;
     let request = control::receive(&mut BufReader::new(stream.try_clone()?))?;
     debug!(?request, "asked on the control socket");
     match request {
         Some(Request::Info) => control::send(&mut stream, &info()),
-        Some(Request::Trace) => hub.follow(&mut stream),
+        Some(Request::Trace) => desk.hub.follow(&mut stream),
         Some(Request::Stop) => {
             let sent = control::send(&mut stream, &info());
-            stop.send(()).unwrap_or_default();
+            desk.stop.send(()).unwrap_or_default();
             sent
         }
+        Some(Request::Reload) => control::send(&mut stream, &desk.live.reload()),
         None => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod bench;
+mod config;
 mod conns;
 mod demo;
 mod detach;
@@ -9,6 +10,7 @@ mod filter;
 mod measure;
 mod output;
 mod release;
+mod reload;
 mod retire;
 mod run;
 mod self_test;
@@ -44,12 +46,14 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Detach(detach::Args),
+    Reload(reload::Args),
     Retire(retire::Args),
     Status(status::Args),
     Conns(conns::Args),
     Top(top::Args),
     Trace(trace::Args),
     Doctor(doctor::Args),
+    Config(config::Args),
     Demo(demo::Args),
     Bench(bench::Args),
     #[command(hide = true, name = selftest::COMMAND)]
@@ -68,6 +72,8 @@ pub fn main() -> ExitCode {
         Command::Conns(args) => conns::run(&cli.instance, &args),
         Command::Top(args) => top::run(&cli.instance, &args),
         Command::Trace(args) => trace::run(&cli.instance, &args),
+        Command::Reload(args) => reload::run(&cli.instance, &args),
+        Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -1,6 +1,5 @@
 //! `beeline run`
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -9,7 +8,7 @@ use tracing::{error, info, warn};
 use super::output;
 use crate::agent::log::{self, Format, Level};
 use crate::agent::{Agent, Started};
-use crate::config::Config;
+use crate::config::Sources;
 use crate::instance::Instance;
 
 /// Load the datapath, or take over the one that is loaded, and serve until stopped.
@@ -17,13 +16,8 @@ use crate::instance::Instance;
 /// SIGTERM and SIGINT stop the agent and leave the datapath working; `beeline detach` takes it off.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The configuration [default: /etc/beeline/beeline.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Cover the processes of this cgroup2 directory instead of the whole host
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    sources: Sources,
 
     /// How the log looks
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "human")]
@@ -46,11 +40,7 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 }
 
 fn serve(instance: &Instance, args: &Args) -> Result<()> {
-    let mut config = Config::load(args.config.as_deref())?;
-    if let Some(cgroup) = &args.cgroup {
-        config.cgroup = Some(cgroup.clone());
-    }
-    let agent = Agent::start(instance, &config)?;
+    let agent = Agent::start(instance, &args.sources)?;
     match args.log {
         Format::Human => tell(instance, agent.started())?,
         Format::Json => log_start(instance, agent.started()),

@@ -1,0 +1,59 @@
+//! `beeline reload`
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use super::output;
+use crate::control::{self, Changed, PATIENCE, Reloaded, Request};
+use crate::instance::Instance;
+
+/// Have the running agent read its configuration again, and put it in force.
+///
+/// All of it or nothing: where one setting is wrong or cannot change while the agent runs, the old
+/// ones stay in force. `beeline config show` says what each takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
+    let outcome = ask(instance)?;
+    if args.json {
+        output::json(&outcome)?;
+    }
+    match outcome {
+        Reloaded::InForce { .. } if args.json => Ok(ExitCode::SUCCESS),
+        Reloaded::InForce { changed } => tell(&changed),
+        Reloaded::Refused { .. } if args.json => Ok(ExitCode::FAILURE),
+        Reloaded::Refused { why } => {
+            eprintln!("error: not reloaded, the old settings stay in force: {why}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn ask(instance: &Instance) -> Result<Reloaded> {
+    let socket = instance.control_socket();
+    let mut answer = control::ask(instance, Request::Reload).with_context(|| {
+        format!(
+            "cannot ask the agent at {}: one has to run (beeline run), and it answers root only",
+            socket.display()
+        )
+    })?;
+    answer.get_ref().set_read_timeout(Some(PATIENCE))?;
+    control::receive(&mut answer)?
+        .context("the agent does not know how to reload: it is of an earlier version, restart it")
+}
+
+fn tell(changed: &[Changed]) -> Result<ExitCode> {
+    if changed.is_empty() {
+        output::line("reloaded; nothing differs from before")?;
+    }
+    for Changed { key, old, new } in changed {
+        output::line(&format!("reloaded: {key} is {new}, was {old}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,71 @@
+//! The configuration: TOML files, every setting optional, every mistake told with its place.
+//!
+//! [`settings!`](setting::settings) below is the only list of settings: fields, keys, documentation,
+//! defaults, examples and `beeline config` follow from it.
+
+mod check;
+mod kinds;
+mod mistake;
+mod setting;
+mod show;
+mod sources;
+
+use std::path::Path;
+
+use datapath::socket::Options;
+
+pub use kinds::{Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
+pub use mistake::Mistake;
+pub use setting::{Change, Described, Origin, Setting};
+pub use show::{example, toml};
+pub use sources::{DEFAULT_DIR, Error, Sources};
+
+setting::settings! {
+    /// The cgroup2 directory whose processes are covered, or "host" for all processes.
+    "cgroup" cgroup: Cgroup, example "\"/sys/fs/cgroup/apps\"", Change::Restart;
+
+    /// Connections that may be enrolled at once.
+    "socket.connections" connections: Connections, example "65536", Change::Detach;
+
+    /// Bytes that may wait unread at one reader before its sender has to wait.
+    "socket.queue_limit" queue_limit: QueueLimit, example "\"4MiB\"", Change::Live;
+
+    /// TCP memory in use on the whole host, by everybody, above which nothing more is redirected.
+    /// At most, and by default, three quarters of the first number of net.ipv4.tcp_mem.
+    "socket.memory_limit" memory_limit: MemoryLimit, example "\"512MiB\"", Change::Live;
+
+    /// Executables that do not call splice(2) on sockets, though their files could.
+    "socket.never_splices" never_splices: Vec<Executables>, example "[\"/usr/bin/python3*\"]",
+        Change::Detach;
+
+    /// Where Prometheus metrics are served, at /metrics; "off" for nowhere.
+    "http.listen" listen: Listen, example "\"127.0.0.1:9474\"", Change::Restart;
+}
+
+impl Config {
+    /// Whether an executable is one of those that do not call splice(2) on sockets.
+    #[must_use]
+    pub fn never_splices(&self, executable: &Path) -> bool {
+        let patterns = &self.never_splices.value;
+        patterns.iter().any(|one| one.matches(executable))
+    }
+
+    /// What the datapath is loaded with.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        let defaults = Options::default();
+        Options {
+            connections: self.connections.value.count(),
+            // Above that a redirect may fail for want of memory, where TCP would let the sender wait.
+            memory_limit: self.memory_limit.value.pages().min(defaults.memory_limit),
+            queue_limit: self.queue_limit.value.bytes(),
+        }
+    }
+
+    /// The settings whose values are others in `new`: as they are here, and there.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Vec<(Described, Described)> {
+        let pairs = self.describe().into_iter().zip(new.describe());
+        pairs.filter(|(old, new)| old.value != new.value).collect()
+    }
+}

@@ -7,6 +7,7 @@ mod demo;
 mod detach;
 mod doctor;
 mod filter;
+mod generate;
 mod measure;
 mod output;
 mod release;
@@ -21,6 +22,7 @@ mod trace;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use datapath::abi::ABI;
 
 use crate::instance::Instance;
 use crate::selftest;
@@ -30,7 +32,7 @@ use crate::selftest;
 /// TCP data between two local sockets goes from one socket's send to the other's receive and skips
 /// the network stack. Whatever is not proven local stays exactly as it was.
 #[derive(Debug, Parser)]
-#[command(name = "beeline", version, arg_required_else_help = true)]
+#[command(name = "beeline", version, long_version = long_version(), arg_required_else_help = true)]
 struct Cli {
     /// Name of the datapath to work with: its pins are under /sys/fs/bpf/<NAME>, its sockets under
     /// /run/<NAME>
@@ -58,6 +60,13 @@ enum Command {
     Bench(bench::Args),
     #[command(hide = true, name = selftest::COMMAND)]
     SelfTest,
+    #[command(hide = true)]
+    Generate(generate::Args),
+}
+
+/// Versions with the same map layout take over from each other; packages look at it.
+fn long_version() -> String {
+    format!("{}\nmap layout {ABI}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Runs the program with the arguments of the process.
@@ -77,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::SelfTest => self_test::run(),
     };
     match result {

@@ -97,30 +97,12 @@ impl Beeline {
     pub fn agent_with(&self, args: &[&str]) -> Agent {
         let mut command = self.command(&["run", "--cgroup", &self.cgroup]);
         command.args(args);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut said = String::new();
-        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
-        while !said.contains("serving") {
-            if lines.read_line(&mut said).expect("output is UTF-8") == 0 {
-                let mut complaint = String::new();
-                child
-                    .stderr
-                    .take()
-                    .expect("piped")
-                    .read_to_string(&mut complaint)
-                    .unwrap();
-                panic!("the agent did not come up: {said}{complaint}");
-            }
-        }
+        let agent = Agent::start(&mut command);
         let control = Path::new("/run").join(&self.instance).join("control.sock");
         // Its file is there before it listens.
         let listens = || UnixStream::connect(&control).is_ok();
         wait_for("the control socket", SOON, listens).expect("the agent serves");
-        Agent { child, said }
+        agent
     }
 
     /// The pinned maps.
@@ -153,6 +135,30 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Starts one, and waits until it says that it serves.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        while !said.contains("serving") {
+            if lines.read_line(&mut said).expect("output is UTF-8") == 0 {
+                let mut complaint = String::new();
+                child
+                    .stderr
+                    .take()
+                    .expect("piped")
+                    .read_to_string(&mut complaint)
+                    .unwrap();
+                panic!("the agent did not come up: {said}{complaint}");
+            }
+        }
+        Agent { child, said }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -188,6 +194,11 @@ impl Drop for Agent {
 /// Both streams, for messages.
 pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Runs a command to its end.
+pub fn output_of(command: &mut Command) -> Output {
+    command.output().expect("the program starts")
 }
 
 /// Runs a command as a user without any rights.

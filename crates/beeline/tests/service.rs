@@ -1,0 +1,59 @@
+//! The systemd unit: the agent says when it serves, and gets on with the capabilities that it is left.
+
+mod common;
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+
+use common::{Agent, Beeline, SOON};
+use tempfile::TempDir;
+use testbed::{Cgroup, kernel_test};
+
+const UNIT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../packaging/systemd/beeline.service"
+);
+
+/// The values of a setting that the unit has once.
+fn unit(key: &str) -> String {
+    let text = fs::read_to_string(UNIT).expect("the unit is there");
+    let values = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    values
+        .unwrap_or_else(|| panic!("the unit has no {key}"))
+        .into()
+}
+
+kernel_test! {
+    fn systemd_is_told_that_the_agent_serves(cgroup: &Cgroup) {
+        assert_eq!(unit("Type"), "notify");
+        let (beeline, dir) = (Beeline::new(cgroup), TempDir::new().unwrap());
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let mut command = beeline.command(&["run", "--cgroup", &beeline.cgroup]);
+        let _agent = Agent::start(command.env("NOTIFY_SOCKET", &path));
+        let mut message = [0; 64];
+        let length = socket.recv(&mut message).expect("it tells in time");
+        assert_eq!(&message[..length], b"READY=1\n");
+        // Those who wait for it ask at once.
+        beeline.ok(&["reload"]);
+    }
+
+    fn the_capabilities_of_the_unit_are_enough(cgroup: &Cgroup) {
+        let beeline = Beeline::new(cgroup);
+        let left = unit("CapabilityBoundingSet").to_lowercase().replace("cap_", "+").replace(' ', ",");
+        let run = beeline.command(&["run", "--cgroup", &beeline.cgroup]);
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--no-new-privs", "--inh-caps=-all"])
+            .arg(format!("--bounding-set=-all,{left}"))
+            .arg(run.get_program())
+            .args(run.get_args());
+        let _agent = Agent::start(&mut command);
+        assert_eq!(beeline.status()["on"], true);
+        beeline.ok(&["reload"]);
+    }
+}

@@ -19,7 +19,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo bench test test-kernels test-programs soak lint fmt clean
+.PHONY: help build deb demo bench test test-deb test-kernels test-programs soak lint fmt clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +27,11 @@ help: ## Show this list
 build: ## Build the release binary, target/release/beeline
 	scripts/setup.sh build
 	$(CARGO) build --release --locked --package beeline
+
+deb: ## Build a Debian package of the release binary, target/debian/*.deb
+	scripts/setup.sh deb
+	$(CARGO) build --release --locked --package beeline
+	scripts/deb $(TARGET)/release/beeline $(TARGET)/debian
 
 demo: ## Show the gain on this host, then clean up (root; ARGS="..." goes to beeline demo)
 	$(need_root)
@@ -46,6 +51,12 @@ test: ## Run all tests (root)
 	scripts/setup.sh test
 	$(CARGO) test --workspace --locked --no-run
 	$(CARGO) --as-root test --workspace --locked
+
+test-deb: ## Install, upgrade and remove the Debian package under live connections (root; minutes)
+	$(need_root)
+	scripts/setup.sh deb
+	$(CARGO) test --package beeline --test deb --locked --no-run
+	$(CARGO) --as-root test --package beeline --test deb --locked -- --include-ignored
 
 test-kernels: ## Run the datapath's tests on other kernels, in QEMU, and write docs/kernels.md (an hour)
 	scripts/setup.sh kernels
@@ -68,7 +79,7 @@ lint: ## Check formatting, scripts, dependencies, lints and docs; changes nothin
 	scripts/setup.sh lint
 	$(CARGO) fmt --all --check
 	$(call bpf_c,--dry-run -Werror)
-	shellcheck scripts/cargo scripts/find-tool scripts/setup.sh scripts/kernels/fetch scripts/kernels/guest \
+	shellcheck scripts/cargo scripts/deb scripts/find-tool scripts/setup.sh packaging/debian/p* scripts/kernels/fetch scripts/kernels/guest \
 		scripts/kernels/init scripts/kernels/test .ci/run
 	scripts/check-deps
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what this machine lacks for one purpose, with apt-get (Debian, Ubuntu).
 #
-#   scripts/setup.sh [build|lint|demo|bench|test|kernels|programs]
+#   scripts/setup.sh [build|deb|lint|demo|bench|test|kernels|programs]
 #
 # build   compile Beeline: clang, libelf and zlib headers, a C compiler for the vendored libbpf, Rust
+# deb     build, and what makes a Debian package
 # lint    build, and the formatters and checkers
 # demo    build, and what makes the demo's networks
 # bench   demo, and the programs that make loads
@@ -73,6 +74,11 @@ find_missing() {
     pkg-config --exists zlib 2>/dev/null || missing="$missing zlib1g-dev"
     if ! "$root/scripts/find-tool" cargo >/dev/null 2>&1 && known_to_apt rustup; then
         missing="$missing rustup"
+    fi
+
+    if [ "$purpose" = deb ]; then
+        need dpkg-shlibdeps dpkg-dev
+        need strip binutils
     fi
 
     if [ "$purpose" = lint ]; then
@@ -180,8 +186,8 @@ check_rust() {
 
 purpose=${1:-build}
 case "$purpose" in
-    build | lint | demo | bench | test | kernels | programs) ;;
-    *) die "usage: setup.sh [build|lint|demo|bench|test|kernels|programs]" ;;
+    build | deb | lint | demo | bench | test | kernels | programs) ;;
+    *) die "usage: setup.sh [build|deb|lint|demo|bench|test|kernels|programs]" ;;
 esac
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where a user does not look, and nft and nginx are
 

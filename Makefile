@@ -19,7 +19,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build deb demo bench test test-deb test-kernels test-programs soak lint fmt clean
+.PHONY: help build static deb demo bench test test-deb test-kernels test-programs soak lint fmt clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +27,10 @@ help: ## Show this list
 build: ## Build the release binary, target/release/beeline
 	scripts/setup.sh build
 	$(CARGO) build --release --locked --package beeline
+
+static: ## Build a release binary without shared libraries, target/static/beeline
+	scripts/setup.sh build
+	scripts/static
 
 deb: ## Build a Debian package of the release binary, target/debian/*.deb
 	scripts/setup.sh deb
@@ -79,7 +83,7 @@ lint: ## Check formatting, scripts, dependencies, lints and docs; changes nothin
 	scripts/setup.sh lint
 	$(CARGO) fmt --all --check
 	$(call bpf_c,--dry-run -Werror)
-	shellcheck scripts/cargo scripts/deb scripts/find-tool scripts/setup.sh packaging/debian/p* scripts/kernels/fetch scripts/kernels/guest \
+	shellcheck scripts/cargo scripts/deb scripts/find-tool scripts/setup.sh scripts/static packaging/debian/p* scripts/kernels/fetch scripts/kernels/guest \
 		scripts/kernels/init scripts/kernels/test .ci/run
 	scripts/check-deps
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -74,7 +74,8 @@ fn every_mistake_is_told_with_its_place_and_what_to_do() {
         ("setting_that_is_a_table", "[cgroup]\npath = \"/x\"\n"),
         (
             "wrong_types",
-            "cgroup = 7\n\n[socket]\nconnections = \"many\"\nqueue_limit = true\nmemory_limit = 1.5\nnever_splices = \"/x\"\n\n[http]\nlisten = 9474\n",
+            "cgroup = 7\n\n[socket]\nconnections = \"many\"\nqueue_limit = true\nmemory_limit = 1.5\n\
+             never_splices = \"/x\"\n\n[http]\nlisten = 9474\n",
         ),
         (
             "out_of_range",

@@ -18,6 +18,9 @@ use testbed::{Cgroup, kernel_test, wait_for};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
+/// What makes the service start at boot.
+const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/beeline.service";
+
 /// Runs a program that has to succeed, and returns its output.
 fn ok(program: &str, args: &[&str]) -> String {
     let output = output_of(Command::new(program).args(args));
@@ -128,12 +131,13 @@ kernel_test! {
     #[ignore = "make test-deb"]
     fn installing_upgrading_and_removing_break_no_connection(cgroup: &Cgroup) {
         let dir = TempDir::new().unwrap();
-        let [first, second, third] = ["0.1.0~1", "0.1.0~2", "0.1.0~3"].map(|version| package(dir.path(), version));
+        let versions = ["0.1.0~1", "0.1.0~2", "0.1.0~3"];
+        let [first, second, third] = versions.map(|version| package(dir.path(), version));
         of_another_layout(&third);
         let machine = Machine::new(dir.path());
 
         machine.ok(&["dpkg", "-i", &name(&first)]);
-        assert!(machine.has("/etc/systemd/system/multi-user.target.wants/beeline.service"), "it is enabled");
+        assert!(machine.has(ENABLED));
         cover(&machine, cgroup);
         assert!(machine.ok(&["beeline", "config", "show"]).contains("50-test.toml:1"));
         let old = agent(&machine);
@@ -170,7 +174,7 @@ kernel_test! {
         drop(last);
         machine.ok(&["dpkg", "-P", "beeline"]);
         assert!(!machine.has("/etc/beeline/config.toml"));
-        assert!(!machine.has("/etc/systemd/system/multi-user.target.wants/beeline.service"));
+        assert!(!machine.has(ENABLED));
     }
 
     #[deadline(300)]

@@ -53,7 +53,8 @@ kernel_test! {
         bed.write("[socket]\nqueue_limit = \"2MiB\"\nmemory_limit = \"64MiB\"\n");
         let out = bed.beeline.json(&["reload", "--json"]);
         assert_eq!(out["outcome"], "in_force", "{out}");
-        assert_eq!(out["changed"][0], json!({"key": "socket.queue_limit", "old": "\"1MiB\"", "new": "\"2MiB\""}));
+        let change = json!({"key": "socket.queue_limit", "old": "\"1MiB\"", "new": "\"2MiB\""});
+        assert_eq!(out["changed"][0], change);
         assert_eq!(bed.limits(), ((2 << 20).into(), (64 << 20).into()));
         load.moves(10 << 20);
         load.finish();
@@ -75,7 +76,13 @@ kernel_test! {
         let before = bed.limits();
         bed.write("[socket]\nqueue_limit = \"2MiB\"\nconnections = 10\n\n[http]\nlisten = \"off\"\n");
         let said = bed.beeline.fails(&["reload"]);
-        for hint in ["socket.connections from 65536 to 10", "config.toml:3", "beeline detach", "http.listen", "restart the agent"] {
+        for hint in [
+            "socket.connections from 65536 to 10",
+            "config.toml:3",
+            "beeline detach",
+            "http.listen",
+            "restart the agent",
+        ] {
             assert!(said.contains(hint), "{hint:?} is not in: {said}");
         }
         assert_eq!(bed.limits(), before);

@@ -1,7 +1,6 @@
 //! The configuration: TOML files, every setting optional, every mistake told with its place.
 //!
-//! [`settings!`](setting::settings) below is the only list of settings: fields, keys, documentation,
-//! defaults, examples and `beeline config` follow from it.
+//! The list below is the only one of settings: fields, keys, documentation, defaults, examples and `beeline config` follow from it.
 
 mod check;
 mod kinds;

@@ -127,7 +127,10 @@ pub(super) struct Wrong {
 /// Makes `Config` out of lines of documentation, key, field, kind of values, example and what a
 /// change takes; the default of a setting is that of its kind.
 macro_rules! settings {
-    ($($(#[doc = $about:literal])+ $key:literal $field:ident: $kind:ty, example $example:literal, $change:expr;)+) => {
+    ($(
+        $(#[doc = $about:literal])+
+        $key:literal $field:ident: $kind:ty, example $example:literal, $change:expr;
+    )+) => {
         /// What can be configured.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Config {
@@ -138,7 +141,10 @@ macro_rules! settings {
             fn default() -> Self {
                 let origin = $crate::config::Origin::Default;
                 Self {
-                    $($field: $crate::config::Setting { value: <$kind>::default(), origin: origin.clone() },)+
+                    $($field: $crate::config::Setting {
+                        value: <$kind>::default(),
+                        origin: origin.clone(),
+                    },)+
                 }
             }
         }

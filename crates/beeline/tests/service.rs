@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use common::{Agent, Beeline, SOON};
+use common::{Agent, Beeline, SOON, output_of};
 use tempfile::TempDir;
 use testbed::{Cgroup, kernel_test};
 
@@ -24,6 +25,18 @@ fn unit(key: &str) -> String {
     values
         .unwrap_or_else(|| panic!("the unit has no {key}"))
         .into()
+}
+
+/// A program with the capabilities that the unit leaves.
+fn confined(program: impl AsRef<OsStr>) -> Command {
+    let left = unit("CapabilityBoundingSet").to_lowercase();
+    let left = left.replace("cap_", "+").replace(' ', ",");
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--no-new-privs", "--inh-caps=-all"])
+        .arg(format!("--bounding-set=-all,{left}"))
+        .arg(program);
+    command
 }
 
 kernel_test! {
@@ -44,16 +57,19 @@ kernel_test! {
 
     fn the_capabilities_of_the_unit_are_enough(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
-        let left = unit("CapabilityBoundingSet").to_lowercase().replace("cap_", "+").replace(' ', ",");
         let run = beeline.command(&["run", "--cgroup", &beeline.cgroup]);
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--no-new-privs", "--inh-caps=-all"])
-            .arg(format!("--bounding-set=-all,{left}"))
-            .arg(run.get_program())
-            .args(run.get_args());
+        let mut command = confined(run.get_program());
+        command.args(run.get_args());
         let _agent = Agent::start(&mut command);
         assert_eq!(beeline.status()["on"], true);
         beeline.ok(&["reload"]);
+    }
+
+    fn the_unit_does_not_hide_the_functions_of_the_kernel(_cgroup: &Cgroup) {
+        let find = ["-m1", " ep_poll_callback$", "/proc/kallsyms"];
+        let seen = |command: &mut Command| output_of(command.args(find)).stdout;
+        let line = seen(&mut Command::new("grep"));
+        assert!(!line.is_empty(), "every kernel has it");
+        assert_eq!(seen(&mut confined("grep")), line);
     }
 }

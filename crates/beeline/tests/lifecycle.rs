@@ -229,7 +229,8 @@ kernel_test! {
             beeline.status()["work"]["reasons"]["queue_full"] == 1
         }).unwrap();
         exchange(BYTES);
-        let said = beeline.fails(&["detach", "--timeout", "1s"]);
+        // Long enough to see every thread of a busy host at rest.
+        let said = beeline.fails(&["detach", "--timeout", "5s"]);
         assert_eq!(said.lines().filter(|line| line.contains("<-")).count(), 1, "{said}");
         assert_eq!(stream::verify(&server, 6, 1 << 16).unwrap(), MUCH);
         sender.join().unwrap();

@@ -104,6 +104,7 @@ kernel_test! {
         let mut seen = Vec::new();
         for _ in 0..6 {
             let event = trace.next();
+            assert_ne!(event["cookie"], 0, "{event}");
             seen.push(format!("{} {}", event["role"].as_str().unwrap(), event["event"].as_str().unwrap()));
         }
         assert_eq!(seen[..4], ["client enrolled", "server enrolled", "server paired", "client redirect_started"]);

@@ -132,6 +132,9 @@ struct conn {
 	__u64 client_cookie;
 	__u64 server_sk; /* 0 until the server is established */
 	__u64 server_cookie;
+	__u8 client_left; /* that end is no target any more, as it blocks or has an option */
+	__u8 server_left;
+	__u8 pad[6];
 };
 
 /* A server's half-finished handshake; the key is the server's view of it. */
@@ -216,9 +219,9 @@ _Static_assert(sizeof(struct settings) == 32, "settings");
 _Static_assert(sizeof(struct end) == 64, "end: one cache line");
 _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
-_Static_assert(sizeof(struct conn) == 32, "conn");
+_Static_assert(sizeof(struct conn) == 40, "conn");
 _Static_assert(sizeof(struct offer) == 24, "offer");
-_Static_assert(sizeof(struct candidate) == 40, "candidate");
+_Static_assert(sizeof(struct candidate) == 48, "candidate");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
 _Static_assert(sizeof(struct end_record) == 152, "end_record");

@@ -63,8 +63,17 @@ static __always_inline bool may_enter(struct tcp_sock *tp)
 	struct sock *sk = (struct sock *)tp;
 
 	return (BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 || begins_unread(tp)) &&
-	       sleepers(sk) == 0 && !has_option(sk) &&
-	       !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
+	       sleepers(sk) == 0 && !has_option(sk) && !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
+}
+
+/* Somebody waits for the lock that we have. It may be in a native read, which would take the end of
+ * the stream for all there is while bytes are in the psock queue.
+ */
+static __always_inline bool somebody_waits(struct sock *sk)
+{
+	struct list_head *head = &sk->sk_lock.wq.head;
+
+	return BPF_CORE_READ(sk, sk_lock.wq.head.next) != head;
 }
 
 static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
@@ -78,7 +87,8 @@ static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
 		return false;
 	if (bpf_map_update_elem(&socks, &own, tp, BPF_NOEXIST))
 		return false;
-	if (bpf_map_update_elem(&targets, &own, tp, BPF_NOEXIST)) {
+	if (somebody_waits((struct sock *)tp) ||
+	    bpf_map_update_elem(&targets, &own, tp, BPF_NOEXIST)) {
 		bpf_map_delete_elem(&socks, &own);
 		return false;
 	}

@@ -44,7 +44,8 @@ int beeline_release(struct bpf_iter__tcp *ctx)
 	if (!bpf_map_lookup_elem(&chosen, &own) || !sock_psock(sk))
 		return 0;
 	bpf_map_delete_elem(&targets, &own);
-	if (may_leave(sk, MAPS_OF_A_LEAVING_SOCKET))
+	if (may_leave(sk, MAPS_OF_A_LEAVING_SOCKET) &&
+	    (!is_blocking(sk) || inside(sk, MAPS_OF_A_LEAVING_SOCKET) == 0))
 		bpf_map_delete_elem(&socks, &own);
 	return 0;
 }

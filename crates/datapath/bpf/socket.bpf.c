@@ -91,16 +91,16 @@ static __always_inline enum reason listener_unfit(struct sock *listener)
 {
 	__u64 cookie = sock_cookie(listener);
 
-	return program_unfit(bpf_map_lookup_elem(&listeners, &cookie)) ?:
-	       (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
+	return program_unfit(bpf_map_lookup_elem(&listeners, &cookie))
+		       ?: (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
 }
 
 static __always_inline enum reason caller_unfit(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct bpf_sock *ctx_sk = ops->sk;
 
-	return program_unfit(ctx_sk ? bpf_sk_storage_get(&callers, ctx_sk, 0, 0) : 0) ?:
-	       (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
+	return program_unfit(ctx_sk ? bpf_sk_storage_get(&callers, ctx_sk, 0, 0) : 0)
+		       ?: (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
 }
 
 /* The listener stands where other sockets have their flags (include/net/sock.h, a union). */
@@ -201,6 +201,8 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 
 	if (!ctx_sk || !end || !sums)
 		return REASON_MAP_FULL;
+	/* From here on the socket has one, which the event tells and the peer compares. */
+	bpf_get_socket_cookie(ops);
 	reason = enter_maps(ops, &own);
 	if (reason) {
 		bpf_sk_storage_delete(&ends, ctx_sk);
@@ -326,6 +328,7 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 	struct handshake own = end->own, client = client_view(end);
 	struct conn *conn;
 	struct sock *peer;
+	bool peer_left;
 
 	if ((!is_blocking(sk) && !has_option(sk)) || !sock_psock(sk))
 		return;
@@ -333,8 +336,17 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 	conn = bpf_map_lookup_elem(&conns, &client);
 	if (!conn)
 		return;
-	peer = (struct sock *)(is_client(end) ? conn->server_sk : conn->client_sk);
-	if (may_leave(sk, MAPS_OF_A_LEAVING_SOCKET) && all_inside_sleep(peer, MAPS_OF_A_SOCKET))
+	if (is_client(end)) {
+		conn->client_left = 1;
+		peer = (struct sock *)conn->server_sk;
+		peer_left = conn->server_left;
+	} else {
+		conn->server_left = 1;
+		peer = (struct sock *)conn->client_sk;
+		peer_left = conn->client_left;
+	}
+	if (may_leave(sk, MAPS_OF_A_LEAVING_SOCKET) &&
+	    all_inside_sleep(peer, peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET))
 		bpf_map_delete_elem(&socks, &own);
 }
 
@@ -526,10 +538,12 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 		return REASON_ULP;
 	if (blocks((struct sock *)own) || blocks((struct sock *)end->peer_sk))
 		return REASON_BLOCKING;
-	if (heeds_option((struct sock *)own) || heeds_option((struct sock *)end->peer_sk))
-		return REASON_OPTION;
 	if (!peer_unread(end, &unread))
 		return REASON_PEER_GONE;
+	/* Segments below the low-water mark would keep the reader from what waits in its queue. */
+	if (heeds_option((struct sock *)own) ||
+	    (unread == 0 && heeds_option((struct sock *)end->peer_sk)))
+		return REASON_OPTION;
 	/* TCP resets a connection on which data comes when nobody will read it (invariant 2). */
 	if (peer_shut_reading((struct sock *)end->peer_sk))
 		return REASON_SHUT_DOWN;

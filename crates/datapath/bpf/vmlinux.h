@@ -109,6 +109,25 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+/* include/linux/spinlock_types.h, include/asm-generic/qspinlock_types.h */
+typedef struct qspinlock {
+	atomic_t val;
+} arch_spinlock_t;
+
+typedef struct raw_spinlock {
+	arch_spinlock_t raw_lock;
+} raw_spinlock_t;
+
+typedef struct spinlock {
+	struct raw_spinlock rlock;
+} spinlock_t;
+
+typedef struct {
+	spinlock_t slock;
+	int owned;
+	wait_queue_head_t wq; /* who waits for it */
+} socket_lock_t;
+
 typedef struct refcount_struct {
 	atomic_t refs;
 } refcount_t;
@@ -119,6 +138,7 @@ enum sock_flags {
 
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	struct sk_buff_head sk_receive_queue;
 	struct socket_wq *sk_wq;
 	int sk_rcvlowat;

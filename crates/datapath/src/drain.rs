@@ -3,7 +3,8 @@
 //!
 //! Every step leaves a state that works, so that it may be interrupted anywhere and begun again:
 //!
-//! 1. New messages take the kernel path; behind redirected ones that is safe at any byte. For a
+//! 1. New messages take the kernel path; behind redirected ones that is safe at any byte. The sockets
+//!    are no targets any more, so that this holds whatever is enrolled or taken back meanwhile. For a
 //!    detach, nothing new is enrolled either.
 //! 2. Redirects that are under way end ([`crate::quiesce`]).
 //! 3. A socket whose psock queue was read empty leaves the maps and is plain TCP again. Look and
@@ -84,11 +85,13 @@ pub fn detach(
     let maps = Maps::open(pins)?;
     let ends = Ends::load(&maps)?;
     maps.set_mode(Mode::Detaching)?;
-    let mut quiesce = Quiesce::begin()?;
+    let mut senders = Senders::default();
     let everyone = |_: &Handshake| true;
     let mut free = Release::load(&maps, maps.enrolled().len())?;
     let outcome = until(deadline, &maps, everyone, &mut progress, || {
-        release(&maps, &ends, &mut free, everyone, &quiesce.look())
+        // A handshake that was ending when the mode changed may have enrolled since.
+        let anew = maps.stop_targeting(maps.targets().into_iter())? > 0;
+        release(&maps, &ends, &mut free, everyone, &senders.look(anew)?)
     })?;
     if let Outcome::Done { .. } = outcome {
         unlink(pins)?;
@@ -111,17 +114,28 @@ pub fn retire(
     deadline: Instant,
     mut progress: impl FnMut(Progress),
 ) -> Result<Outcome> {
-    let mut quiesce = None;
+    let mut senders = Senders::default();
     retire_beside(maps, connections, deadline, &mut progress, |anew| {
+        senders.look(anew)
+    })
+}
+
+/// Who may be sending.
+#[derive(Default)]
+struct Senders(Option<Quiesce>);
+
+impl Senders {
+    /// Looks again; `anew`, when something was told to redirect no more only now.
+    fn look(&mut self, anew: bool) -> Result<Vec<Sender>> {
         if anew {
-            quiesce = None;
+            self.0 = None;
         }
-        let quiesce = match &mut quiesce {
+        let quiesce = match &mut self.0 {
             Some(quiesce) => quiesce,
             none => none.insert(Quiesce::begin()?),
         };
         Ok(quiesce.look())
-    })
+    }
 }
 
 /// As [`retire`], when the calling thread has all the sockets and so nothing is on its way.
@@ -133,7 +147,7 @@ pub(crate) fn retire_own(
     retire_beside(maps, connections, deadline, &mut |_| {}, |_| Ok(Vec::new()))
 }
 
-/// `senders` tells who may be sending; it is told when ends were marked for the first time.
+/// `senders` tells who may be sending; it is told when there may be new ones.
 fn retire_beside(
     maps: &Maps,
     connections: &[Handshake],
@@ -149,7 +163,8 @@ fn retire_beside(
     let is_chosen = |own: &Handshake| chosen.contains(own);
     until(deadline, maps, is_chosen, progress, || {
         // A server's end may enrol after its client's was told; its messages count from then.
-        let anew = marks.set(maps)? > 0;
+        let told = marks.set(maps)?;
+        let anew = told + maps.stop_targeting(chosen.iter().copied())? > 0;
         release(maps, &ends, &mut free, is_chosen, &senders(anew)?)
     })
 }

@@ -237,6 +237,22 @@ impl Maps {
             .map_err(Error::bpf("change", "the map programs"))
     }
 
+    /// Lets nothing more be redirected to these sockets, nor enrol those that wait. Returns how many
+    /// of them were targets; messages whose verdict is older may still be on their way.
+    pub(crate) fn stop_targeting(&self, sockets: impl Iterator<Item = Handshake>) -> Result<usize> {
+        let mut were = 0;
+        for own in sockets {
+            were += usize::from(remove(self.get("targets"), own, "the map targets")?);
+            remove(self.get("waiting"), own, "the map waiting")?;
+        }
+        Ok(were)
+    }
+
+    /// The sockets that messages may be redirected to.
+    pub(crate) fn targets(&self) -> Vec<Handshake> {
+        keys(self.get("targets"))
+    }
+
     /// Takes a socket out of the maps; `false` when it was not enrolled any more.
     ///
     /// Data in its psock queue would be lost: only [`crate::drain`] may know that there is none.

@@ -6,8 +6,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use common::{Bed, Result, seed};
-use datapath::abi::Reason;
+use common::{Bed, Result, SOON, seed};
+use datapath::abi::{EndRecord, Reason};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{pair, stream};
 use testbed::{Cgroup, Node, kernel_test, traffic, wait_for};
@@ -117,6 +117,40 @@ kernel_test! {
             assert_eq!(got, b"before");
         }
         wait_for("the end", common::SOON, || bed.enrolled().is_empty())?;
+        Ok(())
+    }
+
+    /// Both come to block while they are enrolled, one after the other.
+    fn both_ends_that_come_to_block_leave(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for together in [true, false] {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            let talk = || -> Result {
+                for (from, to) in [(&a, &b), (&b, &a)] {
+                    traffic::write_all(from, b"hello")?;
+                    traffic::read_all(to, &mut [0; 5])?;
+                }
+                Ok(())
+            };
+            let plain = |count: usize| {
+                wait_for("plain TCP", SOON, || {
+                    // Each acknowledgement is a packet with which one may leave.
+                    let left = |ends: &[EndRecord]| ends.iter().filter(|end| end.has_psock == 0).count();
+                    talk().is_ok() && bed.ends().is_ok_and(|ends| left(&ends) >= count)
+                })
+            };
+            talk()?;
+            a.set_nonblocking(false)?;
+            if !together {
+                plain(1)?;
+            }
+            b.set_nonblocking(false)?;
+            plain(2)?;
+            drop((a, b));
+            bed.emptied()?;
+        }
         Ok(())
     }
 }

@@ -243,7 +243,8 @@ kernel_test! {
             Ok(got)
         });
         wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
-        let early = Instant::now() + Duration::from_millis(100);
+        // Long enough to see every thread of a busy host at rest.
+        let early = Instant::now() + Duration::from_secs(3);
         let Outcome::Held(held) = drain::retire(&bed, &[key], early, |_| {})? else {
             panic!("released under a reader");
         };

@@ -9,8 +9,10 @@ use crate::case::Enrolments;
 pub enum Action {
     /// The reader's socket enters the maps.
     EnrolReader,
-    /// The sender's socket enters the maps, late.
+    /// The sender's socket enters the maps.
     EnrolSender,
+    /// `accept` returns the socket that did not connect.
+    Accept,
     /// `send` up to its verdict.
     Send,
     /// The sending thread goes on.
@@ -19,6 +21,12 @@ pub enum Action {
     ShutDown,
     /// A segment arrives.
     Deliver,
+    /// What the softirq has in hand goes to the psock queue.
+    Put,
+    /// There is no memory for that: it goes to `ingress_skb`.
+    PutAside,
+    /// `sk_psock_backlog` goes on.
+    Backlog,
     /// An acknowledgement arrives.
     Acknowledge,
     /// The sender resets the connection.
@@ -31,8 +39,14 @@ pub enum Action {
     ReaderGoesOn(usize),
     /// `epoll_wait` again, before reading.
     EpollAgain(usize),
-    /// Beeline wakes the reader again.
-    Ring,
+    /// The reader's program changes O_NONBLOCK.
+    ReaderChanges,
+    /// The sender's program changes O_NONBLOCK.
+    SenderChanges,
+    /// The reader's socket sends a packet.
+    ReaderPacket,
+    /// The sender's socket sends a packet.
+    SenderPacket,
     /// `beeline detach` begins.
     Detach,
     /// `beeline retire` begins: the ends that exist are marked.
@@ -41,8 +55,12 @@ pub enum Action {
     MarkAgain,
     /// It saw the sender at rest.
     Quiesced,
+    /// A thread of it goes for the lock of the reader's socket.
+    SweepStarts,
+    /// It has the lock, and looks.
+    SweepLooks,
     /// It takes the reader's socket out of the maps.
-    ReleaseReader,
+    SweepRemoves,
     /// It takes the sender's socket out of the maps.
     ReleaseSender,
     /// It is killed.
@@ -52,27 +70,72 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every step.
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::EnrolReader,
+        Self::EnrolSender,
+        Self::Accept,
+        Self::Send,
+        Self::SenderGoesOn,
+        Self::ShutDown,
+        Self::Deliver,
+        Self::Put,
+        Self::PutAside,
+        Self::Backlog,
+        Self::Acknowledge,
+        Self::Reset,
+        Self::HalfClose,
+        Self::AcknowledgeHalfClose,
+        Self::ReaderGoesOn(0),
+        Self::ReaderGoesOn(1),
+        Self::EpollAgain(0),
+        Self::EpollAgain(1),
+        Self::ReaderChanges,
+        Self::SenderChanges,
+        Self::ReaderPacket,
+        Self::SenderPacket,
+        Self::Detach,
+        Self::Retire,
+        Self::MarkAgain,
+        Self::Quiesced,
+        Self::SweepStarts,
+        Self::SweepLooks,
+        Self::SweepRemoves,
+        Self::ReleaseSender,
+        Self::AgentDies,
+        Self::TakeBack,
+    ];
+
     /// Whether the step is sure to be taken some time. What programs, administrators and the agent
     /// may or may not do is not.
     pub(crate) fn is_sure(self, enrolment: Enrolments) -> bool {
         match self {
             Self::EnrolReader | Self::EnrolSender => !enrolment.is_late(),
-            Self::Send
+            Self::Accept
+            | Self::Send
             | Self::SenderGoesOn
             | Self::ShutDown
             | Self::Deliver
+            | Self::Put
+            | Self::Backlog
             | Self::Acknowledge
             | Self::AcknowledgeHalfClose
             | Self::ReaderGoesOn(_)
-            | Self::Ring => true,
-            Self::Reset
+            | Self::SweepRemoves => true,
+            Self::PutAside
+            | Self::Reset
             | Self::HalfClose
             | Self::EpollAgain(_)
+            | Self::ReaderChanges
+            | Self::SenderChanges
+            | Self::ReaderPacket
+            | Self::SenderPacket
             | Self::Detach
             | Self::Retire
             | Self::MarkAgain
             | Self::Quiesced
-            | Self::ReleaseReader
+            | Self::SweepStarts
+            | Self::SweepLooks
             | Self::ReleaseSender
             | Self::AgentDies
             | Self::TakeBack => false,
@@ -85,10 +148,14 @@ impl fmt::Display for Action {
         let text = match self {
             Self::EnrolReader => "reader's socket is enrolled",
             Self::EnrolSender => "sender's socket is enrolled",
+            Self::Accept => "accept() returns",
             Self::Send => "send()",
             Self::SenderGoesOn => "sender goes on",
             Self::ShutDown => "sender: shutdown()",
             Self::Deliver => "segment arrives",
+            Self::Put => "it is queued",
+            Self::PutAside => "it is put aside for want of memory",
+            Self::Backlog => "backlog goes on",
             Self::Acknowledge => "acknowledgement arrives",
             Self::Reset => "RST arrives",
             Self::HalfClose => "reader's side: shutdown(SHUT_WR)",
@@ -96,12 +163,17 @@ impl fmt::Display for Action {
             Self::ReaderGoesOn(0) => "reader goes on",
             Self::ReaderGoesOn(_) => "second reader goes on",
             Self::EpollAgain(_) => "reader: epoll_wait() again",
-            Self::Ring => "Beeline wakes the reader",
+            Self::ReaderChanges => "reader: fcntl(O_NONBLOCK)",
+            Self::SenderChanges => "sender: fcntl(O_NONBLOCK)",
+            Self::ReaderPacket => "reader's socket sends a packet",
+            Self::SenderPacket => "sender's socket sends a packet",
             Self::Detach => "detach begins",
             Self::Retire => "retire begins",
-            Self::MarkAgain => "retire marks the sender's socket",
+            Self::MarkAgain => "retire marks again",
             Self::Quiesced => "agent saw the sender at rest",
-            Self::ReleaseReader => "agent releases the reader's socket",
+            Self::SweepStarts => "agent goes for the reader's lock",
+            Self::SweepLooks => "agent releases the reader's socket",
+            Self::SweepRemoves => "agent removes the reader's socket",
             Self::ReleaseSender => "agent releases the sender's socket",
             Self::AgentDies => "agent is killed",
             Self::TakeBack => "beeline run takes over",

@@ -1,8 +1,9 @@
-//! What BPF decides: `crates/datapath/bpf/socket.bpf.c` and `lib/rest.h`, function by function.
+//! What BPF decides: `crates/datapath/bpf/socket.bpf.c`, `adopt.bpf.c`, `release.bpf.c` and
+//! `lib/rest.h`, function by function.
 
-use crate::case::{Case, Enrolments};
+use crate::case::Case;
 use crate::rules::{Rule, Rules};
-use crate::state::{Enrolment, Mode, Reader, Reason, Sender, State, Tx};
+use crate::state::{End, Maps, Mode, OwnFin, Reader, Reason, Sender, State, Sweep, Tx};
 
 /// References of the maps to a psock.
 const MAPS_OF_A_SOCKET: i8 = 2;
@@ -18,18 +19,18 @@ pub(crate) enum Verdict {
 /// `beeline_sk_msg`.
 pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State) -> Verdict {
     if let Tx::Kernel(reason) = state.tx {
-        if !may_return(rules, state, reason) {
+        if !may_return(rules, case, state, reason) {
             return Verdict::Pass;
         }
         state.tx = Tx::Redirect;
     }
-    if state.tx == Tx::Start && !state.enrolment.paired {
+    if state.tx == Tx::Start && !state.paired {
         return over_kernel_path(state, Reason::PeerLate);
     }
     if let Some(reason) = hold_back(rules, case, state) {
         return over_kernel_path(state, reason);
     }
-    if !state.enrolment.targets {
+    if !state.to.maps.targets {
         return over_kernel_path(state, Reason::PeerGone);
     }
     state.tx = Tx::Redirect;
@@ -46,112 +47,192 @@ fn hold_back(rules: Rules, case: &Case, state: &State) -> Option<Reason> {
     if is_retired && rules.has(Rule::Retired) {
         return Some(Reason::Retired);
     }
-    let is_full = state.psock_queue.len() > usize::from(case.queue_limit);
+    if state.from.blocks() || state.to.blocks() {
+        return Some(Reason::Blocking);
+    }
+    let is_full = state.unread() > usize::from(case.queue_limit);
     (is_full && rules.has(Rule::QueueLimit)).then_some(Reason::QueueFull)
 }
 
-fn may_return(rules: Rules, state: &State, reason: Reason) -> bool {
-    let returns = matches!(reason, Reason::QueueFull | Reason::PeerLate);
-    returns
-        && state.enrolment.paired
-        && all_was_read(rules, state)
-        && (!rules.has(Rule::NoNativeSleeper) || nobody_reads_natively(state))
-}
-
-fn all_was_read(rules: Rules, state: &State) -> bool {
+fn may_return(rules: Rules, case: &Case, state: &State, reason: Reason) -> bool {
+    let may_pass = matches!(
+        reason,
+        Reason::QueueFull | Reason::Blocking | Reason::PeerLate
+    );
     let acknowledged = state.write_seq == state.snd_una;
-    let copied = state.receive_queue.is_empty();
-    (acknowledged || !rules.has(Rule::Acknowledged)) && (copied || !rules.has(Rule::Copied))
+    let has_caught_up = state.unread() <= usize::from(case.queue_limit / 2);
+    may_pass
+        && state.paired
+        && (acknowledged || !rules.has(Rule::Acknowledged))
+        && has_caught_up
+        && !state.from.blocks()
+        && !state.to.blocks()
+        && (all_is_queued(state) || !rules.has(Rule::AllQueued))
+        && !(rules.has(Rule::PeerUnlocked) && is_locked(rules, state))
 }
 
+fn all_is_queued(state: &State) -> bool {
+    state.receive_queue.is_empty() && state.ingress_skb.is_empty()
+}
+
+/// Somebody has the lock of the reader's socket, and goes on without a step of the model's threads.
+pub(crate) fn is_locked(rules: Rules, state: &State) -> bool {
+    let is_swept = state.sweep == Sweep::Looked && rules.has(Rule::ReleaseUnderLock);
+    is_swept || !state.in_hand.is_empty()
+}
+
+/// Threads that sleep at the reader's socket.
 fn sleepers(state: &State) -> i8 {
-    count(state, |reader| {
-        matches!(
-            reader,
-            Reader::SleepsInBpf { .. } | Reader::SleepsInNative { .. }
-        )
-    })
+    count(state, |reader| reader.sleeps())
 }
 
-/// References to the psock of the reader's socket beside those of `maps`.
+/// References to the psock of the reader's socket beside those of `maps`. No psock: its count reads
+/// as 0.
 fn inside(state: &State, maps: i8) -> i8 {
-    let Enrolment { socks, targets, .. } = state.enrolment;
-    let held = count(state, |reader| {
-        matches!(reader, Reader::InBpf | Reader::SleepsInBpf { .. })
-    });
+    let held = count(state, |reader| reader.holds_psock());
     let queueing = i8::from(matches!(state.sender, Sender::Ingress(_)));
-    if !socks {
-        return -maps; // no psock: its count reads as 0
-    }
-    i8::from(socks) + i8::from(targets) + held + queueing - maps
+    state.to.maps.count() + held + queueing - maps
 }
 
-fn nobody_reads_natively(state: &State) -> bool {
-    sleepers(state) == inside(state, MAPS_OF_A_SOCKET)
+/// The same of the sender's socket.
+fn sender_inside(state: &State, maps: i8) -> i8 {
+    state.from.maps.count() + i8::from(state.sender.is_inside()) - maps
 }
 
-/// `half_closed`, for a blocking socket.
-pub(crate) fn half_closed(rules: Rules, state: &mut State) {
-    if !rules.has(Rule::HalfClosedLeaves) || !state.enrolment.socks {
-        return;
+/// In how many maps `leave_if_unfit` takes the peer to be.
+fn maps_of_a_peer(rules: Rules, peer: Maps) -> i8 {
+    if rules.has(Rule::CountsPeersMaps) {
+        peer.count()
+    } else {
+        MAPS_OF_A_SOCKET
     }
-    state.enrolment.targets = false;
-    let nothing_queued = state.psock_queue.is_empty() || !rules.has(Rule::NothingQueued);
-    // `inside(sk) == 0` and `all_inside_sleep(peer)`: nobody holds this psock, and the peer's
-    // sender, who holds his own, is not between verdict and queue. A peer without a psock does not
-    // count as asleep.
-    let peer_sleeps = state.enrolment.sender && !state.sender.is_between();
-    let nobody_between = inside(state, MAPS_OF_A_LEAVING_SOCKET) == 0 && peer_sleeps;
-    if nothing_queued && (nobody_between || !rules.has(Rule::NobodyBetween)) {
+}
+
+/// `all_inside_sleep` of the sender's socket, as its peer asks.
+fn sender_sleeps(rules: Rules, state: &State) -> bool {
+    let maps = maps_of_a_peer(rules, state.from.maps);
+    let has_psock = state.from.maps.count() > 0 || state.sender.is_inside();
+    let sleepers = i8::from(state.sender.sleeps() && has_psock);
+    sleepers == sender_inside(state, maps)
+}
+
+/// Nobody may be inside a call of the reader's socket who would sleep there.
+pub(crate) fn nobody_sleeps(rules: Rules, state: &State) -> bool {
+    let nobody = inside(state, MAPS_OF_A_LEAVING_SOCKET) == 0;
+    !state.to.blocks() || nobody || !rules.has(Rule::NobodyInside)
+}
+
+/// `may_leave`, of the reader's socket.
+pub(crate) fn may_leave(rules: Rules, state: &State) -> bool {
+    let nothing_queued = state.unread() == 0 && state.ingress_skb.is_empty();
+    (nothing_queued || !rules.has(Rule::NothingQueued)) && nobody_sleeps(rules, state)
+}
+
+/// `leave_if_unfit`, of the reader's socket.
+pub(crate) fn leave_if_unfit(rules: Rules, state: &mut State) -> bool {
+    if !rules.has(Rule::BlockingLeaves) || !state.to.blocks() || !state.to.maps.socks {
+        return false;
+    }
+    state.to.maps.targets = false;
+    let nobody_between = sender_sleeps(rules, state) || !rules.has(Rule::NobodyBetween);
+    if state.paired && may_leave(rules, state) && nobody_between {
         leave(state);
     }
+    true
+}
+
+/// `leave_if_unfit`, of the sender's socket, to which nothing is sent.
+pub(crate) fn sender_leaves_if_unfit(rules: Rules, state: &mut State) -> bool {
+    if !state.from.blocks() || !state.from.maps.socks {
+        return false;
+    }
+    state.from.maps.targets = false;
+    let maps = maps_of_a_peer(rules, state.to.maps);
+    let peer_sleeps = sleepers(state) == inside(state, maps);
+    if state.paired && sender_inside(state, MAPS_OF_A_LEAVING_SOCKET) == 0 && peer_sleeps {
+        state.from.maps.socks = false;
+    }
+    true
+}
+
+/// `may_leave`, of the sender's socket.
+pub(crate) fn sender_may_leave(state: &State) -> bool {
+    !state.from.blocks() || !state.sender.is_inside()
 }
 
 /// The psock goes with its last map, and what is queued there with it (`sk_psock_drop`).
 pub(crate) fn leave(state: &mut State) {
-    state.enrolment.targets = false;
-    state.enrolment.socks = false;
+    state.to.maps = Maps::default();
     state.psock_queue.clear();
+    state.ingress_skb.clear();
+    state.backlog_queued = false;
 }
 
-/// `enrol` of the reader's socket.
+/// `enrol` of the reader's socket, at its handshake.
 pub(crate) fn enrol_reader(rules: Rules, case: &Case, state: &mut State) {
-    state.tried.reader = true;
-    let is_late = case.enrolment.is_late();
-    let refused = case.reads.blocks()
-        && ((case.is_shared() && rules.has(Rule::BlockingIsAlone))
-            || (is_late && rules.has(Rule::LateIsNonBlocking)));
-    if !refused && state.mode == Mode::On {
-        state.enrolment.socks = true;
-        state.enrolment.targets = true;
-        state.enrolment.paired = state.enrolment.sender || is_late;
+    state.to.tried = true;
+    let is_client = case.enrolment.reader_is_client();
+    let is_fit = !state.to.blocks() || !rules.has(Rule::NonBlockingOnly);
+    if state.mode == Mode::On && is_fit && (is_client || state.from.maps.socks) {
+        state.to.maps = Maps::BOTH;
+        state.paired = !is_client;
     }
 }
 
-/// Whether the reader's socket may be enrolled at this moment.
-pub(crate) fn may_enrol_reader(rules: Rules, state: &State) -> bool {
-    let calls = count(state, |reader| *reader == Reader::InNative);
-    !state.tried.reader && (calls == 0 || !rules.has(Rule::LateAfterCalls))
-}
-
-/// `enrol` of the sender's socket; an accepted one only if the peer that connected was enrolled.
+/// `enrol` of the sender's socket, at its handshake.
 pub(crate) fn enrol_sender(rules: Rules, case: &Case, state: &mut State) {
-    state.tried.sender = true;
-    if state.mode != Mode::On {
-        return;
-    }
-    if case.enrolment != Enrolments::BothLate {
-        state.enrolment.sender = state.enrolment.socks;
-        state.enrolment.paired = state.enrolment.socks;
-        return;
-    }
-    state.enrolment.sender = true;
-    if rules.has(Rule::LateStartsAtRest) {
-        state.tx = Tx::Kernel(Reason::PeerLate);
+    state.from.tried = true;
+    let is_client = !case.enrolment.reader_is_client();
+    let is_fit = !state.from.blocks() || !rules.has(Rule::NonBlockingOnly);
+    if state.mode == Mode::On && is_fit && (is_client || state.to.maps.socks) {
+        state.from.maps = Maps::BOTH;
+        state.paired = !is_client;
     }
 }
 
-fn count(state: &State, wanted: impl Fn(&Reader) -> bool) -> i8 {
-    let found = state.readers.iter().filter(|r| wanted(r)).count();
+/// `are_ready`
+fn are_ready(rules: Rules, state: &State) -> bool {
+    let established = state.end == End::Open && state.own_fin == OwnFin::None;
+    let one_blocks = state.from.blocks() || state.to.blocks();
+    let fit = !one_blocks || !rules.has(Rule::NonBlockingOnly);
+    state.mode == Mode::On && established && fit
+}
+
+/// `beeline_adopt` of the reader's socket.
+pub(crate) fn adopt_reader(rules: Rules, case: &Case, state: &mut State) -> bool {
+    let is_client = case.enrolment.reader_is_client();
+    let is_its_turn = !state.to.tried && (is_client || state.from.tried);
+    let is_empty = state.receive_queue.is_empty() || !rules.has(Rule::EntersEmpty);
+    let nobody_sleeps = sleepers(state) == 0 || !rules.has(Rule::EntersWithoutSleeper);
+    let began = count(state, |reader| matches!(reader, Reader::InNative { .. }));
+    let nobody_waits = began == 0 || !rules.has(Rule::NoCallBegun);
+    let may_enter = is_empty && nobody_sleeps && nobody_waits;
+    if !is_its_turn || !are_ready(rules, state) || !may_enter {
+        return false;
+    }
+    state.to.tried = true;
+    state.to.maps = Maps::BOTH;
+    state.paired = !is_client;
+    true
+}
+
+/// `beeline_adopt` of the sender's socket.
+pub(crate) fn adopt_sender(rules: Rules, case: &Case, state: &mut State) -> bool {
+    let is_client = !case.enrolment.reader_is_client();
+    let is_its_turn = !state.from.tried && (is_client || state.to.tried);
+    if !is_its_turn || !are_ready(rules, state) || state.sender.sleeps() {
+        return false;
+    }
+    state.from.tried = true;
+    state.from.maps = Maps::BOTH;
+    state.paired = !is_client;
+    if rules.has(Rule::EntersOnKernelPath) {
+        state.tx = Tx::Kernel(Reason::Blocking);
+    }
+    true
+}
+
+fn count(state: &State, wanted: impl Fn(Reader) -> bool) -> i8 {
+    let found = state.readers.iter().filter(|r| wanted(**r)).count();
     i8::try_from(found).expect("few readers")
 }

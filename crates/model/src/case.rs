@@ -1,23 +1,51 @@
 //! What programs and administrators do in one run of the model, and its bounds.
 
-/// How the reading program reads.
+/// How the reading program reads while its socket does not block. While it does, it reads with
+/// blocking calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
-    /// Blocking calls.
-    Blocking,
-    /// Blocking calls with `MSG_WAITALL` for a whole buffer.
-    WaitAll,
-    /// Non-blocking calls whenever `poll` says that there is something.
+    /// Whenever `poll` says that there is something.
     LevelTriggered,
-    /// Non-blocking calls after an edge of `epoll`, until one returns less than was asked for. Once
-    /// it was told `EPOLLRDHUP`, it reads until end of file; plain TCP would strand it otherwise.
+    /// After an edge of `epoll`, until a read returns less than was asked for. Once it was told
+    /// `EPOLLRDHUP`, it reads until end of file; plain TCP would strand it otherwise.
     EdgeTriggered,
 }
 
-impl Reads {
-    pub(crate) fn blocks(self) -> bool {
-        matches!(self, Self::Blocking | Self::WaitAll)
-    }
+/// The O_NONBLOCK of a socket's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct File {
+    /// Whether it blocks at first: from `accept` on, for an end that is accepted.
+    pub blocks: bool,
+    /// How often the program may change that, at any moment.
+    pub changes: u8,
+}
+
+impl File {
+    /// With O_NONBLOCK all the time.
+    pub const NEVER_BLOCKS: Self = Self {
+        blocks: false,
+        changes: 0,
+    };
+    /// It blocks all the time.
+    pub const BLOCKS: Self = Self {
+        blocks: true,
+        changes: 0,
+    };
+    /// It blocks at first, and may be made not to.
+    pub const BLOCKS_AT_FIRST: Self = Self {
+        blocks: true,
+        changes: 1,
+    };
+    /// It may come to block.
+    pub const BLOCKS_LATER: Self = Self {
+        blocks: false,
+        changes: 1,
+    };
+    /// It may come to block, and then not to.
+    pub const BLOCKS_FOR_A_WHILE: Self = Self {
+        blocks: false,
+        changes: 2,
+    };
 }
 
 /// Who calls `shutdown(SHUT_WR)` on the reader's socket.
@@ -40,15 +68,19 @@ pub enum Enrolments {
     SenderConnects,
     /// The reader, then the sender, before its program gets the socket from `accept`.
     ReaderConnects,
-    /// The sender; the reader at any moment later, or never, while its program uses the socket.
-    ReaderLate,
-    /// Both at any moment, or never, while their programs use the sockets.
-    BothLate,
+    /// The sender, then the reader, by `adopt.bpf.c` while their programs use the sockets.
+    SenderAdopted,
+    /// The reader, then the sender, likewise.
+    ReaderAdopted,
 }
 
 impl Enrolments {
     pub(crate) fn is_late(self) -> bool {
-        matches!(self, Self::ReaderLate | Self::BothLate)
+        matches!(self, Self::SenderAdopted | Self::ReaderAdopted)
+    }
+
+    pub(crate) fn reader_is_client(self) -> bool {
+        matches!(self, Self::ReaderConnects | Self::ReaderAdopted)
     }
 }
 
@@ -59,6 +91,12 @@ pub struct Case {
     pub reads: Reads,
     /// Threads that read; one or two.
     pub readers: u8,
+    /// The reader's file.
+    pub reader: File,
+    /// The sender's file.
+    pub sender: File,
+    /// Whether another thread changes the reader's file, while one is in a call.
+    pub changes_beside_calls: bool,
     /// Who is enrolled when.
     pub enrolment: Enrolments,
     /// Who half-closes the reader's socket.
@@ -67,6 +105,12 @@ pub struct Case {
     pub detaches: u8,
     /// Whether the connection is retired some time, by an agent that may die as well.
     pub retires: bool,
+    /// Whether a thread of the agent that waits for a socket's lock may outlive the agent.
+    pub sweep_outlives: bool,
+    /// Whether what the lock does not cover may happen between looks of `may_leave` and the removal.
+    pub slow_looks: bool,
+    /// Whether the kernel may lack the memory to queue a segment at once.
+    pub memory_fails: bool,
     /// Whether the sender may reset the connection.
     pub resets: bool,
     /// Whether the sending program waits for an answer to all that it sent before it ends its stream.
@@ -83,30 +127,33 @@ pub struct Case {
     pub buffer: u8,
 }
 
-impl Default for Case {
-    /// Enrolled at the handshake, read by one blocking thread; nothing else happens.
-    fn default() -> Self {
-        Self {
-            reads: Reads::Blocking,
-            readers: 1,
-            enrolment: Enrolments::SenderConnects,
-            half_close: HalfClose::Never,
-            detaches: 0,
-            retires: false,
-            resets: false,
-            waits_for_answer: false,
-            shuts_down_while_sending: false,
-            messages: 4,
-            queue_limit: 1,
-            window: 2,
-            buffer: 2,
-        }
-    }
+impl Case {
+    /// Enrolled at the handshake, read by one thread that waits for edges; nothing else happens.
+    pub const PLAIN: Self = Self {
+        reads: Reads::EdgeTriggered,
+        readers: 1,
+        reader: File::NEVER_BLOCKS,
+        sender: File::NEVER_BLOCKS,
+        changes_beside_calls: false,
+        enrolment: Enrolments::SenderConnects,
+        half_close: HalfClose::Never,
+        detaches: 0,
+        retires: false,
+        sweep_outlives: false,
+        slow_looks: false,
+        memory_fails: false,
+        resets: false,
+        waits_for_answer: false,
+        shuts_down_while_sending: false,
+        messages: 4,
+        queue_limit: 1,
+        window: 2,
+        buffer: 2,
+    };
 }
 
-impl Case {
-    /// Whether a call of one thread may be in progress while another thread uses the reader's socket.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.readers > 1 || self.half_close == HalfClose::AnyTime
+impl Default for Case {
+    fn default() -> Self {
+        Self::PLAIN
     }
 }

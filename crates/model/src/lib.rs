@@ -1,6 +1,6 @@
 //! The socket path's switching protocol as a state machine that stateright checks exhaustively.
 //!
-//! One direction of one connection: a sender, the kernel's two queues at the reader's socket, one or
+//! One direction of one connection: a sender, the kernel's queues at the reader's socket, one or
 //! two readers, and everything that may happen to them at any moment. What BPF decides is in
 //! `bpf`, under the names it has in `crates/datapath/bpf`; what the kernel does is in
 //! `sender`, `tcp` and `reader`; what the agent does is in `agent`. `docs/model.md` says which rule
@@ -14,7 +14,7 @@
 //!
 //! let case = Case::default();
 //! assert_eq!(case.check(Rules::all()).broken, []);
-//! let found = case.check(Rules::all().without(Rule::Copied)).broken;
+//! let found = case.check(Rules::all().without(Rule::Acknowledged)).broken;
 //! assert!(found.iter().any(|broken| broken.property == Property::InOrder));
 //! ```
 
@@ -32,7 +32,7 @@ mod state;
 mod tcp;
 
 pub use action::Action;
-pub use case::{Case, Enrolments, HalfClose, Reads};
+pub use case::{Case, Enrolments, File, HalfClose, Reads};
 pub use machine::Machine;
 pub use report::{Broken, Checked, Property};
 pub use rules::{Rule, Rules};

@@ -93,6 +93,8 @@ pub struct Checked {
     pub states: usize,
     /// Whether some message was redirected behind one that took the kernel path.
     pub returned: bool,
+    /// Whether both ends, once enrolled, became plain TCP.
+    pub left: bool,
 }
 
 impl Case {
@@ -111,6 +113,7 @@ impl Case {
             broken,
             states: checker.unique_state_count(),
             returned: discoveries.contains_key(Machine::RETURNS),
+            left: discoveries.contains_key(Machine::LEAVE),
         }
     }
 }

@@ -1,36 +1,55 @@
-//! The rules of the protocol, each of which can be taken out.
+//! The rules of the protocol, each of which can be taken out, and rules that it does not have.
 
 /// One rule. `docs/model.md` maps each to its BPF function and its tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Rule {
-    /// `all_was_read`: a direction returns only when `write_seq == snd_una`.
+    /// `may_return`: a direction returns only when `write_seq == snd_una`.
     Acknowledged,
-    /// `all_was_read`: a direction returns only when the peer's `rcv_nxt == copied_seq`.
-    Copied,
-    /// `nobody_reads_natively`: a direction returns only when no reader sleeps in `tcp_recvmsg`.
-    NoNativeSleeper,
+    /// `all_is_queued`: a direction returns only when nothing is in the peer's TCP receive queue, nor
+    /// in its `ingress_skb`.
+    AllQueued,
     /// `hold_back`: no redirect when more than the limit waits unread.
     QueueLimit,
     /// `hold_back`: no redirect while detaching, nor from a socket that is retiring.
     Retired,
-    /// `half_closed`, `drain.rs`: a socket with data in its psock queue stays in `socks`.
+    /// `may_leave`: a socket with data in its psock queue or its `ingress_skb` stays in `socks`.
     NothingQueued,
-    /// `half_closed`, `quiesce.rs`: a socket stays in `socks` while a sender is between its verdict
-    /// and the queue.
+    /// `all_inside_sleep`, `quiesce.rs`: a socket stays in `socks` while a sender is between its
+    /// verdict and the queue.
     NobodyBetween,
-    /// `half_closed`: a blocking socket that ended its own direction is no target, and leaves.
-    HalfClosedLeaves,
-    /// A reader is woken once more after its psock queue was emptied, if native bytes wait behind.
-    RingAfterQueue,
-    /// A blocking socket that several threads can use is not enrolled.
-    BlockingIsAlone,
-    /// A socket whose program may be reading already is enrolled only if it is non-blocking.
-    LateIsNonBlocking,
-    /// A socket becomes a target only when no call began to read it before it was enrolled.
-    LateAfterCalls,
-    /// A socket that is enrolled after its handshake starts on the kernel path, and returns at rest.
-    LateStartsAtRest,
+    /// `release.bpf.c`: the look at the queue and the removal are one step under the socket's lock.
+    ReleaseUnderLock,
+    /// `may_leave`: a blocking socket stays in `socks` while somebody is inside its calls.
+    NobodyInside,
+    /// `listener_unfit`, `caller_unfit`: no socket is enrolled that blocks.
+    NonBlockingOnly,
+    /// `leave_if_unfit`: a socket that blocks although it is enrolled leaves the maps.
+    BlockingLeaves,
+    /// `adopt.bpf.c`, `may_enter`: nothing is in the receive queue of a socket that is adopted.
+    EntersEmpty,
+    /// `adopt.bpf.c`, `may_enter`: nobody sleeps in a call of a socket that is adopted.
+    EntersWithoutSleeper,
+    /// `adopt.bpf.c`, `enter`: an adopted socket sends over the kernel path first.
+    EntersOnKernelPath,
+    /// `stop_targeting` in `maps.rs`: a socket is no target any more before the wait for senders begins
+    /// that is to end before its release.
+    TargetsFirst,
+    /// `leave_if_unfit` knows in how many maps the peer is.
+    CountsPeersMaps,
+    /// `adopt.bpf.c`, `somebody_waits`: no call of TCP's own waits for the lock.
+    NoCallBegun,
+    /// `may_leave` looks at `ingress_skb` before the queue that it empties into.
+    SourceFirst,
+    /// `all_is_queued`: a direction returns only when nobody holds the peer's lock.
+    PeerUnlocked,
+
+    /// Not in the code: the socket leaves the maps only if nobody came into its calls meanwhile.
+    InsideLast,
+}
+
+impl Rule {
+    const LAST_OF_THE_CODE: Self = Self::PeerUnlocked;
 }
 
 /// A set of rules.
@@ -38,16 +57,22 @@ pub enum Rule {
 pub struct Rules(u32);
 
 impl Rules {
-    /// The protocol as it should be.
+    /// The protocol as it is.
     #[must_use]
     pub fn all() -> Self {
-        Self(u32::MAX)
+        Self((2 << Rule::LAST_OF_THE_CODE as u8) - 1)
     }
 
     /// The same but for one rule.
     #[must_use]
     pub fn without(self, rule: Rule) -> Self {
         Self(self.0 & !(1 << rule as u8))
+    }
+
+    /// The same and one more, which is not in the code.
+    #[must_use]
+    pub fn with(self, rule: Rule) -> Self {
+        Self(self.0 | 1 << rule as u8)
     }
 
     /// Whether the rule is in force.

@@ -1,48 +1,56 @@
 //! The sending thread: `tcp_bpf_sendmsg`, `tcp_bpf_send_verdict`, `bpf_tcp_ingress`
-//! (net/ipv4/tcp_bpf.c, Linux 6.18).
+//! (net/ipv4/tcp_bpf.c, Linux 6.12 and 6.18).
 
 use crate::bpf::{Verdict, sk_msg};
 use crate::case::Case;
 use crate::rules::Rules;
-use crate::state::{End, Fault, Sender, State};
+use crate::state::{End, Fault, Piece, Sender, State};
 use crate::tcp;
 
 pub(crate) fn may_send(case: &Case, state: &State) -> bool {
-    state.sender == Sender::AtRest && state.sent < case.messages && state.end == End::Open
+    let is_open = matches!(state.end, End::Open);
+    state.sender == Sender::AtRest && state.sent < case.messages && is_open && state.from.accepted
 }
 
 /// Until the verdict, and if it is "pass" until the message is in TCP's queue: all under the lock.
+/// Without room there, a call that may not block fails, and the program tries again.
 pub(crate) fn send(rules: Rules, case: &Case, state: &mut State) {
     let byte = state.sent;
-    state.sent += 1;
-    if state.enrolment.sender && sk_msg(rules, case, state) == Verdict::Redirect {
+    let holds_psock = state.from.maps.socks;
+    if holds_psock && sk_msg(rules, case, state) == Verdict::Redirect {
         state.sender = Sender::Verdict(byte);
     } else if tcp::has_room(case, state) {
         tcp::write(state, byte);
+    } else if state.from.blocks() {
+        state.sender = Sender::WaitsForRoom { byte, holds_psock };
     } else {
-        state.sender = Sender::WaitsForRoom(byte);
+        return;
     }
+    state.sent += 1;
 }
 
 /// The sending thread goes on, if it can.
-pub(crate) fn go_on(case: &Case, state: &mut State) -> bool {
+pub(crate) fn go_on(case: &Case, state: &mut State, target_is_locked: bool) -> bool {
     match state.sender {
         Sender::AtRest => return false,
         // tcp_bpf_sendmsg_redir: EPIPE when the target has no psock any more
-        Sender::Verdict(byte) if state.enrolment.socks => state.sender = Sender::Ingress(byte),
+        Sender::Verdict(byte) if state.to.maps.count() > 0 => {
+            state.sender = Sender::Ingress(byte);
+        }
         Sender::Verdict(_) => {
             state.sender = Sender::AtRest;
             state.fault = Some(Fault::CallFailed);
         }
+        Sender::Ingress(_) if target_is_locked => return false,
         Sender::Ingress(byte) => {
-            // sk_psock_queue_msg drops the message when the psock was stopped meanwhile.
-            if state.enrolment.socks {
-                state.psock_queue.push(byte);
+            // What is queued in a psock that left the maps meanwhile goes with it.
+            if state.to.maps.count() > 0 {
+                state.psock_queue.push(Piece::Redirected(byte));
             }
             state.wake();
             state.sender = Sender::AtRest;
         }
-        Sender::WaitsForRoom(byte) => {
+        Sender::WaitsForRoom { byte, .. } => {
             if !tcp::has_room(case, state) {
                 return false;
             }
@@ -59,5 +67,6 @@ pub(crate) fn may_shut_down(case: &Case, state: &State) -> bool {
     let is_racing = case.shuts_down_while_sending && state.sender.is_between();
     let is_answered = state.read == state.sent || !case.waits_for_answer;
     let is_last = state.sent == case.messages && is_answered;
-    state.end == End::Open && is_last && (is_at_rest || is_racing)
+    let is_open = state.end == End::Open && state.from.accepted;
+    is_open && is_last && (is_at_rest || is_racing)
 }

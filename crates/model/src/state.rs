@@ -1,7 +1,17 @@
 //! Everything that the protocol depends on, at one moment.
 
+use crate::case::Case;
+
 /// A byte of the stream, by its place in it. The model's messages are one byte long.
 pub(crate) type Byte = u8;
+
+/// What stands in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Piece {
+    Redirected(Byte),
+    Segment(Byte),
+    Fin,
+}
 
 /// `enum tx_path`, with `tx_reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +26,7 @@ pub(crate) enum Tx {
 pub(crate) enum Reason {
     PeerLate,
     PeerGone,
+    Blocking,
     QueueFull,
     Retired,
 }
@@ -28,14 +39,27 @@ pub(crate) enum Sender {
     Verdict(Byte),
     /// In `bpf_tcp_ingress`: holds the target's psock, waits for the target's lock.
     Ingress(Byte),
-    /// On the kernel path, asleep until TCP has room.
-    WaitsForRoom(Byte),
+    /// On the kernel path, in a blocking call that sleeps until TCP has room.
+    WaitsForRoom {
+        byte: Byte,
+        holds_psock: bool,
+    },
 }
 
 impl Sender {
     /// The message is in neither queue.
     pub(crate) fn is_between(self) -> bool {
         matches!(self, Self::Verdict(_) | Self::Ingress(_))
+    }
+
+    /// It holds the psock of its own socket.
+    pub(crate) fn is_inside(self) -> bool {
+        let waits_inside = matches!(self, Self::WaitsForRoom { holds_psock, .. } if holds_psock);
+        self.is_between() || waits_inside
+    }
+
+    pub(crate) fn sleeps(self) -> bool {
+        matches!(self, Self::WaitsForRoom { .. })
     }
 }
 
@@ -45,10 +69,8 @@ pub(crate) enum End {
     Open,
     /// The FIN is on its way.
     Sent,
-    /// It is in the receive queue.
+    /// It came.
     Arrived,
-    /// A reader took it from there.
-    Read,
     /// An RST came.
     Reset,
 }
@@ -56,27 +78,41 @@ pub(crate) enum End {
 impl End {
     /// `sk_shutdown & RCV_SHUTDOWN` at the reader.
     pub(crate) fn is_rcv_shutdown(self) -> bool {
-        matches!(self, Self::Arrived | Self::Read | Self::Reset)
+        matches!(self, Self::Arrived | Self::Reset)
     }
 }
 
-/// Where a reading thread is. `got` counts what a `MSG_WAITALL` read already has.
+/// Where a reading thread is; `waits` if its call may sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Reader {
     /// Between two calls. Non-blocking: in `epoll_wait`, told nothing.
     Outside,
     /// `epoll_wait` told it to read.
     Told,
-    /// In `tcp_bpf_recvmsg`, about to take the lock; holds the psock.
-    InBpf,
+    /// In `tcp_bpf_recvmsg_parser`, about to take the lock; holds the psock.
+    InBpf { waits: bool },
     /// In `tcp_recvmsg`, about to take the lock.
-    InNative,
+    InNative { waits: bool },
     /// In `tcp_msg_wait_data`; holds the psock.
     SleepsInBpf { woken: bool },
     /// In `sk_wait_data`.
-    SleepsInNative { woken: bool, got: u8 },
+    SleepsInNative { woken: bool },
     /// Got end of file or an error.
     Done,
+}
+
+impl Reader {
+    pub(crate) fn holds_psock(self) -> bool {
+        matches!(self, Self::InBpf { .. } | Self::SleepsInBpf { .. })
+    }
+
+    pub(crate) fn sleeps(self) -> bool {
+        matches!(self, Self::SleepsInBpf { .. } | Self::SleepsInNative { .. })
+    }
+
+    pub(crate) fn is_in_call(self) -> bool {
+        !matches!(self, Self::Outside | Self::Told | Self::Done)
+    }
 }
 
 /// The reader's `shutdown(SHUT_WR)`.
@@ -105,6 +141,16 @@ pub(crate) enum Agent {
     Releases,
 }
 
+/// The run of `release.bpf.c` over the reader's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Sweep {
+    None,
+    /// The socket is chosen; the thread waits for its lock.
+    Started,
+    /// The first half of `may_leave` said yes.
+    Looked,
+}
+
 /// What no program would see with plain TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
@@ -115,41 +161,69 @@ pub(crate) enum Fault {
     CallFailed,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Enrolment {
-    /// The sender's socket has a psock: its messages run `beeline_sk_msg`.
-    pub(crate) sender: bool,
-    /// The addresses of both sockets are in `conns`.
-    pub(crate) paired: bool,
-    /// The reader's socket is in `socks`: it has a psock.
+/// The maps that hold a socket, each with a reference to its psock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Maps {
     pub(crate) socks: bool,
-    /// The reader's socket is in `targets`.
     pub(crate) targets: bool,
 }
 
-/// Whose handshake came to its end, whether its socket was enrolled then or not.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Tried {
-    pub(crate) sender: bool,
-    pub(crate) reader: bool,
+impl Maps {
+    pub(crate) const BOTH: Self = Self {
+        socks: true,
+        targets: true,
+    };
+
+    pub(crate) fn count(self) -> i8 {
+        i8::from(self.socks) + i8::from(self.targets)
+    }
+}
+
+/// One end: its maps, whether its time to be enrolled came, and its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Socket {
+    pub(crate) maps: Maps,
+    pub(crate) tried: bool,
+    /// It has a file: it was not made by `accept`, or `accept` returned it.
+    pub(crate) accepted: bool,
+    pub(crate) file_blocks: bool,
+    pub(crate) changes: u8,
+}
+
+impl Socket {
+    /// `is_blocking`
+    pub(crate) fn blocks(self) -> bool {
+        self.accepted && self.file_blocks
+    }
 }
 
 /// A moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
-    pub(crate) enrolment: Enrolment,
-    pub(crate) tried: Tried,
+    /// The reader's end, and the sender's.
+    pub(crate) to: Socket,
+    pub(crate) from: Socket,
+    /// The addresses of both sockets are in `conns`.
+    pub(crate) paired: bool,
     pub(crate) tx: Tx,
     pub(crate) sender: Sender,
-    /// Messages for which `send` was called.
+    /// Messages that `send` took.
     pub(crate) sent: Byte,
     /// Bytes that took the kernel path: written, and acknowledged.
     pub(crate) write_seq: u8,
     pub(crate) snd_una: u8,
-    pub(crate) flight: Vec<Byte>,
+    pub(crate) flight: Vec<Piece>,
     pub(crate) end: End,
-    pub(crate) receive_queue: Vec<Byte>,
-    pub(crate) psock_queue: Vec<Byte>,
+    /// TCP's receive queue: one buffer, whose first bytes may have been read.
+    pub(crate) receive_queue: Vec<Piece>,
+    pub(crate) copied: usize,
+    /// Taken from the receive queue, and not queued yet: the softirq has the reader's lock.
+    pub(crate) in_hand: Vec<Piece>,
+    /// What there was no memory for; the first of it is in the psock queue as well when
+    /// `sk_psock_backlog` is about to take it out here.
+    pub(crate) ingress_skb: Vec<Piece>,
+    pub(crate) backlog_queued: bool,
+    pub(crate) psock_queue: Vec<Piece>,
     pub(crate) readers: Vec<Reader>,
     /// Bytes that the readers got.
     pub(crate) read: Byte,
@@ -157,11 +231,14 @@ pub struct State {
     pub(crate) edge: bool,
     /// `epoll_wait` reported `EPOLLRDHUP`.
     pub(crate) told_end: bool,
-    /// Native bytes came while redirected ones waited.
-    pub(crate) owes_ring: bool,
     pub(crate) own_fin: OwnFin,
+    /// The reader's socket came to block when it was enrolled: docs/semantics.md lists what follows.
+    pub(crate) is_listed: bool,
     pub(crate) mode: Mode,
     pub(crate) agent: Agent,
+    pub(crate) sweep: Sweep,
+    /// `Rule::TargetsFirst`: this agent took the reader's socket out of `targets`, and then waited.
+    pub(crate) untargeted: bool,
     pub(crate) detaches: u8,
     /// `retire` was called.
     pub(crate) retires: bool,
@@ -172,18 +249,21 @@ pub struct State {
 
 impl State {
     /// Before anything was enrolled or sent.
-    pub(crate) fn first(readers: u8) -> Self {
+    pub(crate) fn first(case: &Case) -> Self {
+        let late = case.enrolment.is_late();
+        let reader_is_client = case.enrolment.reader_is_client();
         Self {
-            enrolment: Enrolment {
-                sender: false,
-                paired: false,
-                socks: false,
-                targets: false,
+            to: Socket {
+                accepted: late || reader_is_client,
+                file_blocks: case.reader.blocks,
+                ..Socket::default()
             },
-            tried: Tried {
-                sender: false,
-                reader: false,
+            from: Socket {
+                accepted: late || !reader_is_client,
+                file_blocks: case.sender.blocks,
+                ..Socket::default()
             },
+            paired: false,
             tx: Tx::Start,
             sender: Sender::AtRest,
             sent: 0,
@@ -192,15 +272,21 @@ impl State {
             flight: Vec::new(),
             end: End::Open,
             receive_queue: Vec::new(),
+            copied: 0,
+            in_hand: Vec::new(),
+            ingress_skb: Vec::new(),
+            backlog_queued: false,
             psock_queue: Vec::new(),
-            readers: vec![Reader::Outside; usize::from(readers)],
+            readers: vec![Reader::Outside; usize::from(case.readers)],
             read: 0,
             edge: false,
             told_end: false,
-            owes_ring: false,
             own_fin: OwnFin::None,
+            is_listed: false,
             mode: Mode::On,
             agent: Agent::Absent,
+            sweep: Sweep::None,
+            untargeted: false,
             detaches: 0,
             retires: false,
             retiring: false,
@@ -213,7 +299,7 @@ impl State {
         self.edge = true;
         for reader in &mut self.readers {
             match reader {
-                Reader::SleepsInBpf { woken } | Reader::SleepsInNative { woken, .. } => {
+                Reader::SleepsInBpf { woken } | Reader::SleepsInNative { woken } => {
                     *woken = true;
                 }
                 _ => {}
@@ -221,8 +307,17 @@ impl State {
         }
     }
 
-    /// `!skb_queue_empty(&sk->sk_receive_queue)`; a FIN is an element of the queue.
-    pub(crate) fn is_native_readable(&self) -> bool {
-        !self.receive_queue.is_empty() || self.end == End::Arrived
+    /// `msg_tot_len`: a FIN is of no length.
+    pub(crate) fn unread(&self) -> usize {
+        self.psock_queue
+            .iter()
+            .filter(|piece| **piece != Piece::Fin)
+            .count()
+    }
+
+    /// What `poll` says.
+    pub(crate) fn is_readable(&self) -> bool {
+        let is_empty = self.psock_queue.is_empty() && self.receive_queue.is_empty();
+        !is_empty || self.end.is_rcv_shutdown()
     }
 }

@@ -1,12 +1,16 @@
 //! Each rule is needed: without it the model finds what the rule is there for. `--nocapture` shows
 //! the shortest way there.
 
-use model::{Case, Enrolments, HalfClose, Property, Reads, Rule, Rules};
+use model::{Case, Enrolments, File, HalfClose, Property, Rule, Rules};
 
 /// Holds with the rule, and breaks the property without it.
 fn needed(case: Case, rule: Rule, property: Property) {
-    assert_eq!(case.check(Rules::all()).broken, [], "with {rule:?}");
-    let checked = case.check(Rules::all().without(rule));
+    needed_in(Rules::all(), case, rule, property);
+}
+
+fn needed_in(rules: Rules, case: Case, rule: Rule, property: Property) {
+    assert_eq!(case.check(rules).broken, [], "with {rule:?}");
+    let checked = case.check(rules.without(rule));
     let found = checked
         .broken
         .iter()
@@ -15,146 +19,241 @@ fn needed(case: Case, rule: Rule, property: Property) {
     println!("without {rule:?} {found}");
 }
 
-const EDGE: Case = Case {
-    reads: Reads::EdgeTriggered,
-    ..BASE
+const DETACHED: Case = Case {
+    detaches: 1,
+    messages: 2,
+    ..Case::PLAIN
 };
-const BASE: Case = Case {
-    reads: Reads::Blocking,
-    readers: 1,
-    enrolment: Enrolments::SenderConnects,
-    half_close: HalfClose::Never,
-    detaches: 0,
-    retires: false,
-    resets: false,
-    waits_for_answer: false,
-    shuts_down_while_sending: false,
-    messages: 4,
-    queue_limit: 1,
-    window: 2,
-    buffer: 2,
+const ACCEPTED_AND_BLOCKS: Case = Case {
+    reader: File::BLOCKS,
+    ..Case::PLAIN
+};
+const ADOPTED: Case = Case {
+    enrolment: Enrolments::SenderAdopted,
+    waits_for_answer: true,
+    messages: 3,
+    ..Case::PLAIN
 };
 
 #[test]
 fn return_while_bytes_are_in_flight() {
-    needed(BASE, Rule::Acknowledged, Property::InOrder);
+    needed(Case::PLAIN, Rule::Acknowledged, Property::InOrder);
 }
 
 #[test]
-fn return_while_bytes_are_unread() {
-    needed(BASE, Rule::Copied, Property::InOrder);
-}
-
-#[test]
-fn return_while_a_reader_sleeps_natively() {
+fn return_while_bytes_wait_for_accept() {
     let case = Case {
-        reads: Reads::WaitAll,
-        waits_for_answer: true,
         messages: 2,
-        ..BASE
+        ..Case::PLAIN
     };
-    needed(case, Rule::NoNativeSleeper, Property::NoHang);
+    needed(case, Rule::AllQueued, Property::InOrder);
+}
+
+#[test]
+fn return_while_bytes_wait_for_memory() {
+    let case = Case {
+        memory_fails: true,
+        waits_for_answer: true,
+        enrolment: Enrolments::ReaderConnects,
+        ..Case::PLAIN
+    };
+    let rules = Rules::all().with(Rule::PeerUnlocked);
+    needed_in(rules, case, Rule::AllQueued, Property::InOrder);
 }
 
 #[test]
 fn redirect_without_a_limit() {
-    needed(BASE, Rule::QueueLimit, Property::Bounded);
+    needed(Case::PLAIN, Rule::QueueLimit, Property::Bounded);
 }
 
 #[test]
 fn released_while_messages_are_redirected() {
-    for case in [
-        Case {
-            detaches: 1,
-            ..BASE
-        },
-        Case {
-            retires: true,
-            ..BASE
-        },
-    ] {
-        needed(case, Rule::Retired, Property::NoCallFails);
+    let retired = Case {
+        retires: true,
+        messages: 2,
+        ..Case::PLAIN
+    };
+    // Else there is no target to redirect to.
+    let rules = Rules::all().without(Rule::TargetsFirst);
+    for case in [DETACHED, retired] {
+        needed_in(rules, case, Rule::Retired, Property::NoCallFails);
     }
 }
 
 #[test]
 fn released_with_data_queued() {
-    let case = Case {
-        detaches: 1,
-        ..BASE
-    };
-    needed(case, Rule::NothingQueued, Property::NothingLost);
+    needed(DETACHED, Rule::NothingQueued, Property::NothingLost);
 }
 
 #[test]
 fn released_while_a_sender_is_between_verdict_and_queue() {
+    needed(DETACHED, Rule::NobodyBetween, Property::NothingLost);
+    needed(DETACHED, Rule::NobodyBetween, Property::NoCallFails);
+}
+
+#[test]
+fn a_segment_arrives_between_look_and_removal() {
+    // Else the last look and the removal are one step in the model.
+    let rules = Rules::all().without(Rule::SourceFirst);
+    needed_in(rules, DETACHED, Rule::ReleaseUnderLock, Property::NothingLost);
+}
+
+#[test]
+fn released_under_a_blocking_reader() {
     let case = Case {
         detaches: 1,
-        ..BASE
+        messages: 2,
+        ..ACCEPTED_AND_BLOCKS
     };
-    needed(case, Rule::NobodyBetween, Property::NothingLost);
-    needed(case, Rule::NobodyBetween, Property::NoCallFails);
+    needed(case, Rule::NobodyInside, Property::NoCallFails);
+}
+
+#[test]
+fn enrolled_although_it_blocks() {
+    let case = Case {
+        reader: File::BLOCKS,
+        enrolment: Enrolments::ReaderConnects,
+        half_close: HalfClose::AnyTime,
+        ..Case::PLAIN
+    };
+    needed(case, Rule::NonBlockingOnly, Property::NoCallFails);
 }
 
 #[test]
 fn half_closed_and_still_enrolled() {
     let case = Case {
         half_close: HalfClose::AtRest,
-        ..BASE
+        ..ACCEPTED_AND_BLOCKS
     };
-    needed(case, Rule::HalfClosedLeaves, Property::NoCallFails);
+    needed(case, Rule::BlockingLeaves, Property::NoCallFails);
 }
 
 #[test]
-fn native_bytes_behind_unread_redirected_ones() {
+fn adopted_when_a_part_was_read() {
     let case = Case {
-        queue_limit: 0,
-        ..EDGE
+        buffer: 1,
+        ..ADOPTED
     };
-    needed(case, Rule::RingAfterQueue, Property::NoHang);
+    needed(case, Rule::EntersEmpty, Property::InOrder);
 }
 
 #[test]
-fn two_threads_read_one_blocking_socket() {
-    let case = Case { readers: 2, ..BASE };
-    needed(case, Rule::BlockingIsAlone, Property::NoCallFails);
-}
-
-#[test]
-fn one_thread_reads_and_another_half_closes() {
+fn adopted_under_a_reader_that_sleeps() {
     let case = Case {
-        half_close: HalfClose::AnyTime,
-        ..BASE
+        reader: File::BLOCKS_AT_FIRST,
+        changes_beside_calls: true,
+        messages: 2,
+        ..ADOPTED
     };
-    needed(case, Rule::BlockingIsAlone, Property::NoCallFails);
+    let rules = Rules::all().with(Rule::NoCallBegun);
+    needed_in(rules, case, Rule::EntersWithoutSleeper, Property::NoHang);
 }
 
 #[test]
-fn enrolled_under_a_blocking_reader() {
-    let enrolment = Enrolments::ReaderLate;
+fn redirected_behind_what_was_sent_before_adoption() {
+    needed(ADOPTED, Rule::EntersOnKernelPath, Property::InOrder);
+}
+
+#[test]
+fn retired_while_the_server_is_enrolled() {
+    for enrolment in [Enrolments::ReaderConnects, Enrolments::ReaderAdopted] {
+        for property in [Property::NothingLost, Property::NoCallFails] {
+            let case = Case {
+                enrolment,
+                retires: true,
+                messages: 1,
+                ..Case::PLAIN
+            };
+            needed(case, Rule::TargetsFirst, property);
+        }
+    }
+}
+
+#[test]
+fn retired_while_both_are_adopted() {
     let case = Case {
-        enrolment,
+        enrolment: Enrolments::SenderAdopted,
+        retires: true,
+        messages: 1,
+        ..Case::PLAIN
+    };
+    needed(case, Rule::TargetsFirst, Property::NoCallFails);
+}
+
+#[test]
+fn an_interrupted_detach_still_waits_for_a_lock() {
+    let case = Case {
+        detaches: 1,
+        sweep_outlives: true,
+        messages: 2,
+        ..Case::PLAIN
+    };
+    needed(case, Rule::TargetsFirst, Property::NothingLost);
+    needed(case, Rule::TargetsFirst, Property::NoCallFails);
+}
+
+#[test]
+fn both_ends_come_to_block() {
+    let case = Case {
+        sender: File::BLOCKS_FOR_A_WHILE,
+        reader: File::BLOCKS_LATER,
+        messages: 2,
+        ..Case::PLAIN
+    };
+    needed(case, Rule::CountsPeersMaps, Property::NoCallFails);
+}
+
+#[test]
+fn the_second_end_that_comes_to_block_stays() {
+    let case = Case {
+        sender: File::BLOCKS_LATER,
+        reader: File::BLOCKS_LATER,
+        messages: 1,
+        ..Case::PLAIN
+    };
+    assert!(case.check(Rules::all()).left);
+    assert!(!case.check(Rules::all().without(Rule::CountsPeersMaps)).left);
+}
+
+#[test]
+fn a_call_begins_before_its_socket_is_adopted() {
+    let ends_early = Case {
+        enrolment: Enrolments::SenderAdopted,
+        messages: 3,
+        ..Case::PLAIN
+    };
+    needed(ends_early, Rule::NoCallBegun, Property::NothingLost);
+    let may_sleep = Case {
+        reader: File::BLOCKS_AT_FIRST,
+        changes_beside_calls: true,
         waits_for_answer: true,
         messages: 1,
-        ..BASE
+        ..ends_early
     };
-    needed(case, Rule::LateIsNonBlocking, Property::NoHang);
+    needed(may_sleep, Rule::NoCallBegun, Property::NoHang);
 }
 
 #[test]
-fn enrolled_while_a_call_looks_for_data() {
+fn released_while_what_was_put_aside_is_queued() {
     let case = Case {
-        enrolment: Enrolments::ReaderLate,
-        ..EDGE
+        memory_fails: true,
+        slow_looks: true,
+        detaches: 1,
+        messages: 2,
+        waits_for_answer: true,
+        ..Case::PLAIN
     };
-    needed(case, Rule::LateAfterCalls, Property::NothingLost);
+    // The byte is lost, and the sender waits for its answer.
+    needed(case, Rule::SourceFirst, Property::NoHang);
 }
 
 #[test]
-fn redirected_behind_what_was_sent_before_enrolment() {
+fn no_memory_for_the_last_segment_before_a_return() {
     let case = Case {
-        enrolment: Enrolments::BothLate,
-        ..EDGE
+        memory_fails: true,
+        messages: 3,
+        waits_for_answer: true,
+        ..Case::PLAIN
     };
-    needed(case, Rule::LateStartsAtRest, Property::InOrder);
+    needed(case, Rule::PeerUnlocked, Property::InOrder);
 }

@@ -46,33 +46,50 @@ static __always_inline int inside(struct sock *sk, int maps)
 }
 
 /* Whoever is inside a call of the socket sleeps there. A sender that is between verdict and queue
- * does not, so none is: nothing is on its way from this socket.
+ * does not, so none is: nothing is on its way from this socket. Without a psock nobody is inside.
  */
 static __always_inline bool all_inside_sleep(struct sock *sk, int maps)
 {
-	return sleepers(sk) == inside(sk, maps);
+	return !sock_psock(sk) || sleepers(sk) == inside(sk, maps);
+}
+
+/* Somebody has the socket: a softirq, or a call. */
+static __always_inline bool is_locked(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_lock.owned) ||
+	       BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
 }
 
 /* All that arrived for the socket over the kernel path is in its psock queue, behind what was there
  * before. Bytes stay in TCP's receive queue until the socket is accepted, and in ingress_skb when
- * the kernel had no memory for their place in the queue (net/core/skmsg.c, sk_psock_verdict_apply).
+ * the kernel had no memory for their place in the queue (net/core/skmsg.c, sk_psock_verdict_apply);
+ * in between they are in the hands of who has the lock.
  */
 static __always_inline bool all_is_queued(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 &&
+	return BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 && !is_locked(sk) &&
 	       BPF_CORE_READ(sock_psock(sk), ingress_skb.qlen) == 0;
+}
+
+/* Nobody is in a call of the socket but, if the lock has an owner, that one: it sends this packet. A
+ * thread that sleeps in a read does not own it.
+ */
+static __always_inline bool nobody_else_inside(struct sock *sk, int maps)
+{
+	return sleepers(sk) == 0 && inside(sk, maps) <= !!BPF_CORE_READ(sk, sk_lock.owned);
 }
 
 /* The socket may become plain TCP: nothing waits in the psock, and nobody sleeps there, as who does
  * would never look at TCP's receive queue (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser). Holds while
- * the caller has the socket's lock and nothing is redirected to it any more.
+ * the caller has the socket's lock and nothing is redirected to it any more. In this order: the
+ * kernel's worker moves from ingress_skb to the queue without the lock.
  */
 static __always_inline bool may_leave(struct sock *sk, int maps)
 {
 	struct sk_psock *psock = sock_psock(sk);
 
-	return psock_unread(psock) == 0 && BPF_CORE_READ(psock, ingress_skb.qlen) == 0 &&
-	       (!is_blocking(sk) || inside(sk, maps) == 0);
+	return BPF_CORE_READ(psock, ingress_skb.qlen) == 0 && psock_unread(psock) == 0 &&
+	       (!is_blocking(sk) || nobody_else_inside(sk, maps));
 }
 
 #endif

@@ -19,7 +19,7 @@
 #define SK_USER_DATA_FLAGS 7UL
 
 /* What a sock_ops program has to hear of an enrolled socket. */
-#define CALLBACKS                                                                                  \
+#define CALLBACKS \
 	(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
 
 static __always_inline struct handshake mirror(struct handshake h)

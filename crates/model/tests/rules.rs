@@ -95,7 +95,12 @@ fn released_while_a_sender_is_between_verdict_and_queue() {
 fn a_segment_arrives_between_look_and_removal() {
     // Else the last look and the removal are one step in the model.
     let rules = Rules::all().without(Rule::SourceFirst);
-    needed_in(rules, DETACHED, Rule::ReleaseUnderLock, Property::NothingLost);
+    needed_in(
+        rules,
+        DETACHED,
+        Rule::ReleaseUnderLock,
+        Property::NothingLost,
+    );
 }
 
 #[test]

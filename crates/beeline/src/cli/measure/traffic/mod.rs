@@ -1,8 +1,8 @@
 //! Client and server of one turn: new connections, warm-up, measured time, orderly end.
 //!
-//! One connection is served with plain blocking calls, as most programs do it; several, and those
-//! that come and go, by one thread at each end that waits for all of them. Every call has a
-//! deadline.
+//! No socket blocks, as those of servers with event loops do not. One connection is waited for with
+//! poll(2); several, and those that come and go, by one thread at each end that waits for all of
+//! them. Every wait has a deadline.
 
 mod client;
 mod peer;

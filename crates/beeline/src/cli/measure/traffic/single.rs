@@ -42,6 +42,7 @@ fn request(mut sock: &Sock, size: usize, window: &mut Window) -> io::Result<()> 
         stamp(&mut request, number);
         let start = Instant::now();
         sock.write_all(&request)?;
+        sock.wait_readable()?;
         sock.read_exact(&mut answer)?;
         window.side.sent += size as u64;
         window.side.received += size as u64;
@@ -74,6 +75,8 @@ fn echo(mut sock: &Sock, size: usize) -> io::Result<Side> {
     let mut side = Side::default();
     let mut buf = vec![0; size];
     loop {
+        // As event loops do: what it waits for has not come yet.
+        sock.wait_readable()?;
         let first = sock.read(&mut buf)?;
         if first == 0 {
             return Ok(side);

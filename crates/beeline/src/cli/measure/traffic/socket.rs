@@ -100,6 +100,11 @@ impl Sock {
         self.waits = yes;
     }
 
+    /// Waits until there is something to read, or the end of the stream.
+    pub(super) fn wait_readable(&self) -> io::Result<()> {
+        wait(self.fd.as_fd(), PollFlags::IN)
+    }
+
     /// Repeats a call when it can go on.
     fn patiently(
         &self,

@@ -8,7 +8,7 @@
 //!    detach, nothing new is enrolled either.
 //! 2. Redirects that are under way end ([`crate::quiesce`]).
 //! 3. A socket whose psock queue was read empty leaves the maps and is plain TCP again. Look and
-//!    removal happen under the socket's lock ([`crate::release`]), because bytes of the kernel path
+//!    removal happen under the socket's lock (`release.rs`), because bytes of the kernel path
 //!    enter that queue at any time.
 //! 4. For a detach, when the map is empty the sock_ops attachment goes, then the pins, and with them
 //!    the maps and programs. Until then it keeps the books of connections that close meanwhile.

@@ -103,6 +103,21 @@ kernel_test! {
         bed.none_enrolled(&[(Reason::Blocking, 2)])
     }
 
+    /// What counts at the handshake is the client's socket and the listener.
+    fn either_end_that_blocks_is_enough(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let stage = Stage::new()?;
+        let blocks = stage.web.run(|| TcpListener::bind((stage.web.ip(), 0)))??;
+        let a = stage.client.connect(blocks.local_addr()?)?;
+        let b = blocks.accept()?.0;
+        drop((a, b));
+        let (listener, addr) = stage.web.listen((stage.web.ip(), 0))?;
+        let a = stage.client.run(|| TcpStream::connect(addr))??;
+        let b = traffic::accept(&listener)?;
+        drop((a, b));
+        bed.none_enrolled(&[(Reason::Blocking, 2)])
+    }
+
     /// The kernel would put the whole of a buffer into the queue of which a part was read.
     fn connection_with_unread_data_waits(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;

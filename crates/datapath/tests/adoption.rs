@@ -96,11 +96,20 @@ kernel_test! {
         for client in [true, false] {
             let pair = stage.blocking_pair()?;
             if client { &pair.0 } else { &pair.1 }.set_nonblocking(true)?;
+            // Another one in the same namespaces is looked at with it.
+            let ready = stage.blocking_pair()?;
+            unblock(&ready)?;
             adopter.look()?;
+            assert_eq!((enrolled(&bed), bed.conns().len()), (2, 1));
+            drop(ready);
+            wait_for("its end", SOON, || enrolled(&bed) == 0)?;
             exchange(&pair.0, &pair.1, BYTES)?;
             assert_eq!((enrolled(&bed), bed.conns().len()), (0, 0));
         }
-        bed.none_enrolled(&[(Reason::Blocking, 2)])
+        let totals = bed.emptied()?;
+        assert_eq!((totals.enrolled, totals.paired), (4, 2));
+        expect_reasons(&totals, &[(Reason::Blocking, 4)]);
+        Ok(())
     }
 
     /// What counts at the handshake is the client's socket and the listener.

@@ -93,7 +93,8 @@ impl Bed {
         };
         wait_for("the end of every record", SOON, empty).map_err(|error| {
             format!(
-                "{error}: socks {:?}, conns {:?}, waiting {:?}, offers {:?}, {}",
+                "{error}: sockets {:?}, socks {:?}, conns {:?}, waiting {:?}, offers {:?}, {}",
+                self.ends(),
                 self.enrolled(),
                 self.conns(),
                 self.waiting(),

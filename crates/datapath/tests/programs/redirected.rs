@@ -10,21 +10,25 @@ use crate::stage::{Server, Stage};
 use crate::web::{WEB, nginx};
 
 /// Everything was enrolled but a connection of a client that blocks, and all was redirected but the
-/// beginnings of directions that began too early, or before a server had accepted and called fcntl.
+/// beginnings of directions that began too early, or before a server had accepted and called fcntl,
+/// and the ends of those whose client was gone.
 fn redirected(bed: &Bed, connections: u64, bytes: u64) -> Result<Totals> {
     let totals = bed.emptied()?;
     let late = totals.count(Reason::PeerLate);
     let blocking = totals.count(Reason::Blocking);
-    expect_reasons(
-        &totals,
-        &[(Reason::PeerLate, late), (Reason::Blocking, blocking)],
-    );
+    let gone = [Reason::PeerGone, Reason::ShutDown].map(|reason| (reason, totals.count(reason)));
+    let early = [(Reason::PeerLate, late), (Reason::Blocking, blocking)];
+    expect_reasons(&totals, &[early, gone].concat());
     assert!(blocking <= 2, "{}", Sums(&totals));
     assert_eq!(totals.enrolled, 2 * totals.paired);
     assert!(totals.paired >= connections, "{}", Sums(&totals));
     assert!(totals.closed_redirected_bytes >= bytes, "{}", Sums(&totals));
-    let early = 10_000 * (late + blocking);
-    assert!(totals.closed_kernel_bytes <= early, "{}", Sums(&totals));
+    let messages = late + blocking + gone[0].1 + gone[1].1;
+    assert!(
+        totals.closed_kernel_bytes <= 10_000 * messages,
+        "{}",
+        Sums(&totals)
+    );
     Ok(totals)
 }
 

@@ -210,8 +210,7 @@ struct end_record {
 	__u32 unread; /* bytes that wait in the psock queue */
 	__u32 state; /* TCP state, include/net/tcp_states.h */
 	__u8 has_psock; /* 0: the socket is plain TCP again */
-	__u8 blocking; /* its file lacks O_NONBLOCK */
-	__u8 pad[6];
+	__u8 pad[7];
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");

@@ -52,7 +52,6 @@ int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 	record.uid = BPF_CORE_READ(sk, sk_uid.val);
 	record.state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	read_endpoints(sk, &record.endpoints);
-	record.blocking = is_blocking(sk);
 	psock = sock_psock(sk);
 	if (psock) {
 		record.has_psock = 1;

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Tells chosen sockets to redirect no more, and reports those that it tells for the first time. */
+/* Tells chosen sockets, with the enum reason, to redirect no more, and reports those that it tells for
+ * the first time.
+ */
 #include "vmlinux.h"
+#include "lib/chosen.h"
 #include "lib/maps.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* Handshakes as their own ends see them, with the enum reason. User space sizes and fills it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct handshake);
-	__type(value, __u32);
-} chosen SEC(".maps");
 
 SEC("iter/bpf_sk_storage_map")
 int beeline_retire(struct bpf_iter__bpf_sk_storage_map *ctx)

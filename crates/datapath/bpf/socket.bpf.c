@@ -320,8 +320,8 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 }
 
 /* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
- * has set an option that TCP has to heed (invariant 2). The peer sends over the kernel path, and when nothing waits here or is on its way,
- * the psock goes.
+ * has set an option that TCP has to heed (invariant 2). The peer sends over the kernel path, and when
+ * nothing waits here or is on its way, the psock goes.
  */
 static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 {
@@ -345,7 +345,7 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 		peer = (struct sock *)conn->client_sk;
 		peer_left = conn->client_left;
 	}
-	if (may_leave(sk, MAPS_OF_A_LEAVING_SOCKET) &&
+	if (may_leave(sk, calls_that_send(sk)) &&
 	    all_inside_sleep(peer, peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET))
 		bpf_map_delete_elem(&socks, &own);
 }
@@ -389,8 +389,7 @@ static __always_inline void closed(struct sock *sk, struct end *end)
 	add(&sums->closed_kernel_bytes, end->kernel_bytes);
 	emit(sk, end, EVENT_CLOSED, end->tx_reason);
 	bpf_map_delete_elem(&targets, &own);
-	if (!(BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN) &&
-	    may_leave(sk, MAPS_OF_A_LEAVING_SOCKET))
+	if (!(BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN) && may_leave(sk, calls_that_send(sk)))
 		bpf_map_delete_elem(&socks, &own);
 }
 
@@ -568,8 +567,8 @@ static __always_inline bool may_pass(enum reason reason)
 
 /* A direction that was left for want of room comes back when the reader has caught up with half of
  * the limit, one that was left because a socket blocked when it does not, one that began before the
- * peer was enrolled when it is. All that went over the
- * kernel path has to be in the reader's queue by then.
+ * peer was enrolled when it is. All that went over the kernel path has to be in the reader's queue
+ * by then.
  */
 static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 {

@@ -29,27 +29,15 @@ enum {
 #define AF_INET6 10
 
 #define SOL_TCP 6
-#define TCP_KEEPIDLE 4
-#define TCP_KEEPINTVL 5
 #define TCP_NOTSENT_LOWAT 25
 #define TCP_BPF_IW 1001
 #define TCP_BPF_SNDCWND_CLAMP 1002
 #define TCP_BPF_SOCK_OPS_CB_FLAGS 1008 /* 6.12+ */
 
-/* include/uapi/asm-generic/socket.h */
-#define SOL_SOCKET 1
-#define SO_KEEPALIVE 9
-#define SO_RCVLOWAT 18
-
-/* include/uapi/linux/eventpoll.h */
-#define EPOLLET (1U << 31)
-
 /* include/net/sock.h, include/uapi/asm-generic/fcntl.h */
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define O_NONBLOCK 04000
-
-#define NSEC_PER_SEC 1000000000ULL
 
 #define EEXIST 17
 #define EBUSY 16

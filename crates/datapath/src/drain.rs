@@ -169,7 +169,8 @@ fn retire_beside(
     })
 }
 
-/// Repeats `step`, which returns what is held, until none of the chosen sockets is in the map.
+/// Repeats `step`, which returns what may still be held, until none of the chosen sockets is in the
+/// map.
 fn until(
     deadline: Instant,
     maps: &Maps,
@@ -177,16 +178,25 @@ fn until(
     progress: &mut impl FnMut(Progress),
     mut step: impl FnMut() -> Result<Vec<Held>>,
 ) -> Result<Outcome> {
-    let count = || maps.enrolled().iter().filter(|own| chosen(own)).count();
-    let before = count();
+    let enrolled = || -> HashSet<Handshake> {
+        maps.enrolled()
+            .into_iter()
+            .filter(|own| chosen(own))
+            .collect()
+    };
+    let before = enrolled().len();
     loop {
-        let held = step()?;
-        let left = count();
-        progress(Progress { before, left });
-        if left == 0 {
+        let mut held = step()?;
+        let left = enrolled();
+        progress(Progress {
+            before,
+            left: left.len(),
+        });
+        if left.is_empty() {
             return Ok(Outcome::Done { released: before });
         }
         if Instant::now() >= deadline {
+            held.retain(|held| left.contains(&held.end.end.own));
             return Ok(Outcome::Held(held));
         }
         thread::sleep(INTERVAL);
@@ -206,7 +216,8 @@ fn unlink(pins: &Pins) -> Result<()> {
     link.unpin().map_err(Error::bpf("unpin", name()))
 }
 
-/// Releases every chosen socket that nothing waits for, and returns the others of them.
+/// Releases every chosen socket that nothing waits for, and returns all of them with what may hold
+/// them up: of one that only its readers may, the map tells whether it was released.
 fn release(
     maps: &Maps,
     ends: &Ends,
@@ -230,8 +241,6 @@ fn release(
         }
     }
     free.free(maps, &idle)?;
-    let left: HashSet<Handshake> = maps.enrolled().into_iter().collect();
-    idle.retain(|end| left.contains(&end.end.own));
     held.extend(idle.into_iter().map(|end| Held {
         end,
         by: HeldBy::Reader,

@@ -71,25 +71,27 @@ static __always_inline bool all_is_queued(struct sock *sk)
 	       BPF_CORE_READ(sock_psock(sk), ingress_skb.qlen) == 0;
 }
 
-/* Nobody is in a call of the socket but, if the lock has an owner, that one: it sends this packet. A
- * thread that sleeps in a read does not own it.
+/* A socket that is no target any more may become plain TCP: nothing waits in the psock, and no thread
+ * of a blocking one is in its calls but `callers` of them that do not sleep, as who sleeps there would
+ * never look at TCP's receive queue (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser). Holds while the
+ * caller has the socket's lock and nothing is on its way to it. In this order: the kernel's worker
+ * moves from ingress_skb to the queue without the lock.
  */
-static __always_inline bool nobody_else_inside(struct sock *sk, int maps)
-{
-	return sleepers(sk) == 0 && inside(sk, maps) <= !!BPF_CORE_READ(sk, sk_lock.owned);
-}
-
-/* The socket may become plain TCP: nothing waits in the psock, and nobody sleeps there, as who does
- * would never look at TCP's receive queue (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser). Holds while
- * the caller has the socket's lock and nothing is redirected to it any more. In this order: the
- * kernel's worker moves from ingress_skb to the queue without the lock.
- */
-static __always_inline bool may_leave(struct sock *sk, int maps)
+static __always_inline bool may_leave(struct sock *sk, int callers)
 {
 	struct sk_psock *psock = sock_psock(sk);
 
 	return BPF_CORE_READ(psock, ingress_skb.qlen) == 0 && psock_unread(psock) == 0 &&
-	       (!is_blocking(sk) || nobody_else_inside(sk, maps));
+	       (!is_blocking(sk) ||
+		(sleepers(sk) == 0 && inside(sk, MAPS_OF_A_LEAVING_SOCKET) <= callers));
+}
+
+/* For sock_ops: if the lock has an owner, that is a call which sends this packet. A thread that sleeps
+ * in a read does not own it.
+ */
+static __always_inline int calls_that_send(struct sock *sk)
+{
+	return !!BPF_CORE_READ(sk, sk_lock.owned);
 }
 
 #endif

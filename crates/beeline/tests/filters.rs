@@ -2,13 +2,10 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::process::{Child, ChildStdout, Stdio};
 
-use common::nonblocking::pair;
-use common::{Beeline, SOON};
-use rustix::process::{Pid, Signal, kill_process};
+use common::trace::Trace;
+use common::{Beeline, SOON, pair};
 use serde_json::Value;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -25,48 +22,6 @@ fn clients(beeline: &Beeline, args: &[&str]) -> Vec<String> {
     conns
         .map(|conn| local(conn).rsplit_once(':').unwrap().1.into())
         .collect()
-}
-
-/// A running `beeline trace`, which reads events when this is made.
-struct Trace {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Trace {
-    fn follow(beeline: &Beeline, args: &[&str]) -> Self {
-        let mut child = beeline
-            .command(&[&["trace"], args].concat())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let maps = beeline.maps();
-        wait_for("tracing", SOON, || maps.settings().unwrap().tracing == 1).unwrap();
-        Self { child, lines }
-    }
-
-    fn next(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line
-    }
-
-    /// What it says when it is interrupted.
-    fn interrupt(mut self) -> String {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-        let errors = self.child.stderr.take().unwrap();
-        assert!(self.child.wait().unwrap().success());
-        std::io::read_to_string(errors).unwrap()
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 kernel_test! {
@@ -134,10 +89,10 @@ kernel_test! {
         let _agent = beeline.agent();
         let mut trace = Trace::follow(&beeline, &["--event", "enrolled,closed", "--process", "filters"]);
         let (client, server) = pair();
-        assert!(trace.next().contains(&format!("enrolled          client  127.0.0.1:{} ", port(&client))));
-        assert!(trace.next().contains("enrolled          server"));
+        assert!(trace.line().contains(&format!("enrolled          client  127.0.0.1:{} ", port(&client))));
+        assert!(trace.line().contains("enrolled          server"));
         drop((client, server));
-        let closed = trace.next();
+        let closed = trace.line();
         assert!(closed.contains("closed") && closed.contains("filters-"), "{closed}");
     }
 
@@ -146,8 +101,8 @@ kernel_test! {
         let _agent = beeline.agent();
         let mut trace = Trace::follow(&beeline, &["--rate", "1", "--event", "enrolled"]);
         let _pairs: Vec<_> = (0..5).map(|_| pair()).collect();
-        assert!(trace.next().contains("enrolled"));
-        let told = trace.next();
+        assert!(trace.line().contains("enrolled"));
+        let told = trace.line();
         assert!(told.contains("(9 events not shown because of --rate)"), "{told}");
         assert_eq!(trace.interrupt(), "");
     }
@@ -157,7 +112,7 @@ kernel_test! {
         let _agent = beeline.agent();
         let mut trace = Trace::follow(&beeline, &["--json", "--rate", "1", "--event", "enrolled"]);
         let _pairs: Vec<_> = (0..3).map(|_| pair()).collect();
-        let first: Value = serde_json::from_str(&trace.next()).unwrap();
+        let first: Value = trace.json();
         assert_eq!((&first["event"], &first["withheld"]), (&"enrolled".into(), &0.into()));
         // What it held back until now cannot be seen; with the next second it is.
         let mut pairs = Vec::new();
@@ -166,7 +121,7 @@ kernel_test! {
             pairs.push(pair());
             start.elapsed().as_millis() > 1_100
         }).unwrap();
-        let next: Value = serde_json::from_str(&trace.next()).unwrap();
+        let next: Value = trace.json();
         assert!(next["withheld"].as_u64().unwrap() >= 5, "{next}");
         let said = trace.interrupt();
         assert!(said.contains("not shown because of --rate"), "{said}");

@@ -5,8 +5,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Stdio};
 
-use common::nonblocking::pair;
-use common::{Beeline, SOON};
+use common::{Beeline, SOON, pair};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testbed::{Cgroup, kernel_test, wait_for};

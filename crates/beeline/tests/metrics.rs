@@ -5,10 +5,9 @@ mod common;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use common::{Agent, Beeline, SOON, text};
+use common::{Agent, Beeline, SOON, pair, text};
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
 
@@ -45,12 +44,6 @@ fn values(page: &str) -> HashMap<String, u64> {
         (name.to_owned(), value.parse::<f64>().unwrap() as u64)
     };
     samples.map(pair).collect()
-}
-
-fn pair() -> (TcpStream, TcpStream) {
-    let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-    let client = traffic::connect(addr).unwrap();
-    (client, traffic::accept(&listener).unwrap())
 }
 
 kernel_test! {

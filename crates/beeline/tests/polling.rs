@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{Beeline, SOON};
+use common::{Beeline, SOON, pair};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{Timespec, epoll::Event};
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{self, stream};
+use testbed::traffic::stream;
 use testbed::{Cgroup, kernel_test, wait_for};
 
 const BYTES: u64 = 200_000;
@@ -68,12 +68,6 @@ fn poll_reader(mut sock: TcpStream, seed: u64, len: u64, flags: EventFlags) -> R
         }
     });
     Reader { thread, has }
-}
-
-fn pair() -> (TcpStream, TcpStream) {
-    let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-    let client = traffic::connect(addr).unwrap();
-    (client, traffic::accept(&listener).unwrap())
 }
 
 /// Sends [`BYTES`] in two pieces, the second when the reader has all before it, and waits for it.

@@ -2,54 +2,11 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
-use std::process::{Child, Stdio};
-
-use common::{Beeline, SOON};
+use common::trace::Trace;
+use common::{Beeline, SOON, pair};
 use serde_json::Value;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
-
-fn pair() -> (TcpStream, TcpStream) {
-    let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-    let client = traffic::connect(addr).unwrap();
-    (client, traffic::accept(&listener).unwrap())
-}
-
-/// A running `beeline trace --json`.
-struct Trace {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-}
-
-impl Trace {
-    /// Returns when events are being read.
-    fn follow(beeline: &Beeline) -> Self {
-        let mut child = beeline
-            .command(&["trace", "--json"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let maps = beeline.maps();
-        wait_for("tracing", SOON, || maps.settings().unwrap().tracing == 1).unwrap();
-        Self { child, lines }
-    }
-
-    fn next(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 kernel_test! {
     fn conns_shows_both_ends_their_process_and_their_bytes(cgroup: &Cgroup) {
@@ -97,13 +54,13 @@ kernel_test! {
     fn trace_tells_the_life_of_a_connection(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();
-        let mut trace = Trace::follow(&beeline);
+        let mut trace = Trace::follow(&beeline, &["--json"]);
         let (client, server) = pair();
         stream::send(&client, 1, 100, 100).unwrap();
         drop((client, server));
         let mut seen = Vec::new();
         for _ in 0..6 {
-            let event = trace.next();
+            let event = trace.json();
             assert_ne!(event["cookie"], 0, "{event}");
             seen.push(format!("{} {}", event["role"].as_str().unwrap(), event["event"].as_str().unwrap()));
         }
@@ -115,12 +72,12 @@ kernel_test! {
     fn trace_says_why_a_connection_is_left_alone(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();
-        let mut trace = Trace::follow(&beeline);
+        let mut trace = Trace::follow(&beeline, &["--json"]);
         let socket = traffic::options::SocketOptions::new().mptcp();
         let (listener, addr) = socket.listen(([127, 0, 0, 1], 0)).unwrap();
         let _client = socket.connect(addr).unwrap();
         let _server = traffic::accept(&listener).unwrap();
-        let event = trace.next();
+        let event = trace.json();
         assert_eq!((&event["event"], &event["reason"]), (&"established".into(), &"mptcp".into()));
         wait_for("the count", SOON, || {
             beeline.status()["work"]["reasons"]["mptcp"].as_u64() >= Some(1)
@@ -131,10 +88,10 @@ kernel_test! {
     fn nobody_is_told_when_nobody_listens(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let agent = beeline.agent();
-        drop(Trace::follow(&beeline));
+        drop(Trace::follow(&beeline, &["--json"]));
         let maps = beeline.maps();
         wait_for("tracing to end", SOON, || maps.settings().unwrap().tracing == 0).unwrap();
-        let _trace = Trace::follow(&beeline);
+        let _trace = Trace::follow(&beeline, &["--json"]);
         assert!(agent.terminate(), "a follower does not keep the agent");
         assert_eq!(maps.settings().unwrap().tracing, 0);
     }

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use common::{Bed, Result, SOON, seed};
+use common::{Bed, Result, SOON, seed, talk};
 use datapath::abi::{EndRecord, Reason};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{pair, stream};
@@ -131,21 +131,14 @@ kernel_test! {
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         for together in [true, false] {
             let (a, b) = pair(&client, &web, web.ip())?;
-            let talk = || -> Result {
-                for (from, to) in [(&a, &b), (&b, &a)] {
-                    traffic::write_all(from, b"hello")?;
-                    traffic::read_all(to, &mut [0; 5])?;
-                }
-                Ok(())
-            };
             let plain = |count: usize| {
                 wait_for("plain TCP", SOON, || {
                     // Each acknowledgement is a packet with which one may leave.
                     let left = |ends: &[EndRecord]| ends.iter().filter(|end| end.has_psock == 0).count();
-                    talk().is_ok() && bed.ends().is_ok_and(|ends| left(&ends) >= count)
+                    talk(&a, &b).is_ok() && bed.ends().is_ok_and(|ends| left(&ends) >= count)
                 })
             };
-            talk()?;
+            talk(&a, &b)?;
             // Sooner, it might have been accepted and not be through with fcntl.
             thread::sleep(GRACE);
             if together {

@@ -5,7 +5,7 @@ mod common;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-use common::{Bed, Result, SOON, set_option};
+use common::{Bed, Result, SOON, set_option, talk};
 use datapath::abi::Reason;
 use testbed::traffic::{accept, options, pair, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
@@ -19,17 +19,6 @@ const OPTIONS: [(&str, i32, i32, i32); 4] = [
     ("SO_PEEK_OFF", libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0),
     ("TCP_INQ", libc::IPPROTO_TCP, TCP_INQ, 1),
 ];
-
-/// A message each way.
-fn talk(a: &TcpStream, b: &TcpStream) -> Result {
-    for (from, to) in [(a, b), (b, a)] {
-        write_all(from, b"hello")?;
-        let mut got = [0; 5];
-        read_all(to, &mut got)?;
-        assert_eq!(&got, b"hello");
-    }
-    Ok(())
-}
 
 /// Whether poll says that there is something to read.
 fn is_readable(sock: &TcpStream) -> bool {

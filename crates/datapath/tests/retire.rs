@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Bed, Result, SOON, exchange, fill, one_way, seed};
+use common::{Bed, Result, SOON, exchange, fill, one_way, seed, talk};
 use datapath::abi::{EndRecord, Handshake, Reason};
 use datapath::drain::{self, HeldBy, Outcome};
 use datapath::socket::Options;
@@ -232,7 +232,8 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let pods = Pods::connect(1)?;
         let (a, b) = &pods.pairs[0];
-        exchange_some(a, b)?;
+        // Both ends are redirected after that.
+        talk(a, b)?;
         let key = key_of(&bed, a)?;
         b.set_nonblocking(false)?;
         b.set_read_timeout(None)?;
@@ -278,15 +279,6 @@ kernel_test! {
         assert_eq!(not_sent_low_water(&a), 0);
         Ok(())
     }
-}
-
-/// Both ends are redirected after that.
-fn exchange_some(a: &TcpStream, b: &TcpStream) -> Result {
-    for (from, to) in [(a, b), (b, a)] {
-        traffic::write_all(from, b"some")?;
-        traffic::read_all(to, &mut [0; 4])?;
-    }
-    Ok(())
 }
 
 /// The option that back-pressure changes.

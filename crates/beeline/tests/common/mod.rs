@@ -4,11 +4,12 @@
 
 pub mod load;
 pub mod machine;
-pub mod nonblocking;
 pub mod running;
+pub mod trace;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,10 +19,17 @@ use std::time::Duration;
 use datapath::Maps;
 use datapath::pins::{BPFFS, Pins};
 use serde_json::Value;
-use testbed::{Cgroup, wait_for};
+use testbed::{Cgroup, traffic, wait_for};
 
 /// Long enough for anything that happens at all.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// A connection over loopback: the client's and the server's end, which never block.
+pub fn pair() -> (TcpStream, TcpStream) {
+    let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
+    let client = traffic::connect(addr).unwrap();
+    (client, traffic::accept(&listener).unwrap())
+}
 
 /// Names of test instances: this, the process id, a word.
 const PREFIX: &str = "blt";

@@ -234,6 +234,17 @@ pub fn seed() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// A message each way, each read before the next.
+pub fn talk(a: &TcpStream, b: &TcpStream) -> Result {
+    for (from, to) in [(a, b), (b, a)] {
+        traffic::write_all(from, b"hello")?;
+        let mut got = [0; 5];
+        traffic::read_all(to, &mut got)?;
+        assert_eq!(&got, b"hello");
+    }
+    Ok(())
+}
+
 /// Sends `bytes` each way at once, in random pieces on both sides, ends both directions, and
 /// compares what arrived with what was sent by length and hash. Returns the bytes of both.
 pub fn exchange(a: &TcpStream, b: &TcpStream, bytes: u64) -> Result<u64> {

@@ -5,7 +5,7 @@ use std::ptr;
 
 use super::outcome::Outcome;
 use super::program::RecvBy;
-use super::send::{from, message, pieces};
+use super::send::{from, lengths, message, messages, pieces};
 use super::sys::{self, sys};
 use super::uring;
 
@@ -66,13 +66,7 @@ fn control_messages(message: &libc::msghdr) -> Vec<i64> {
 /// `recvmmsg` of up to three messages, which waits for the first only.
 fn several(fd: RawFd, bytes: &[u8], flags: i32) -> Outcome {
     let mut pieces = pieces(bytes);
-    let mut messages: Vec<_> = pieces
-        .chunks_mut(1)
-        .map(|piece| libc::mmsghdr {
-            msg_hdr: message(piece),
-            msg_len: 0,
-        })
-        .collect();
+    let mut messages = messages(&mut pieces);
     let flags = flags | libc::MSG_WAITFORONE;
     let ret = sys!(libc::recvmmsg(
         fd,
@@ -90,11 +84,7 @@ fn several(fd: RawFd, bytes: &[u8], flags: i32) -> Outcome {
         got.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.iov_base.cast(), len) });
     }
     let mut outcome = Outcome::from(ret).with(&got);
-    outcome.more = messages
-        .iter()
-        .take(ret.max(0) as usize)
-        .map(|m| m.msg_len.into())
-        .collect();
+    outcome.more = lengths(&messages, ret);
     outcome
 }
 

@@ -58,23 +58,28 @@ pub fn message(pieces: &mut [libc::iovec]) -> libc::msghdr {
     message
 }
 
+/// A message for each part.
+pub fn messages(pieces: &mut [libc::iovec]) -> Vec<libc::mmsghdr> {
+    let one = |piece| libc::mmsghdr {
+        msg_hdr: message(piece),
+        msg_len: 0,
+    };
+    pieces.chunks_mut(1).map(one).collect()
+}
+
+/// The lengths of those messages that a call made or took.
+pub fn lengths(messages: &[libc::mmsghdr], done: i32) -> Vec<i64> {
+    let done = messages.iter().take(done.max(0) as usize);
+    done.map(|message| message.msg_len.into()).collect()
+}
+
 /// `sendmmsg` of three messages.
 fn several(fd: RawFd, bytes: &[u8], flags: i32) -> Outcome {
     let mut pieces = pieces(bytes);
-    let mut messages: Vec<_> = pieces
-        .chunks_mut(1)
-        .map(|piece| libc::mmsghdr {
-            msg_hdr: message(piece),
-            msg_len: 0,
-        })
-        .collect();
+    let mut messages = messages(&mut pieces);
     let ret = sys!(libc::sendmmsg(fd, messages.as_mut_ptr(), 3, flags));
     let mut outcome = Outcome::from(ret);
-    outcome.more = messages
-        .iter()
-        .take(ret.max(0) as usize)
-        .map(|m| m.msg_len.into())
-        .collect();
+    outcome.more = lengths(&messages, ret);
     outcome
 }
 

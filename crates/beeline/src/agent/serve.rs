@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,8 +35,8 @@ const HANDSHAKE: Duration = Duration::from_secs(120);
 const ADOPT_PERIOD: Duration = Duration::from_millis(50);
 const ADOPT_SHARE: u32 = 200;
 
-/// How long the thread that looks at programs waits before it looks whether to stop.
-const STOP_PERIOD: Duration = Duration::from_millis(200);
+/// How long the thread that looks at programs waits for the next one, again and again.
+const LISTEN: Duration = Duration::from_secs(60);
 
 /// A bound control socket, removed on drop.
 struct Socket(PathBuf);
@@ -63,6 +62,7 @@ pub(super) fn run(instance: Instance, config: Config, sources: Sources, maps: &M
     // Nobody receives any more: it is stopping already.
     let handler = move || on_signal.send(()).unwrap_or_default();
     ctrlc::set_handler(handler).context("cannot handle signals")?;
+    let (for_programs, for_adoption) = (reopen(&instance)?, reopen(&instance)?);
     let path = instance.control_socket();
     let listener = listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let _socket = Socket(path);
@@ -73,50 +73,50 @@ pub(super) fn run(instance: Instance, config: Config, sources: Sources, maps: &M
         stop,
         live: Arc::new(Live::new(instance, config.clone(), sources)),
     };
-    let stopping = AtomicBool::new(false);
+    // These end with the process, wherever they are: stopping is no worse than being killed, and a look
+    // at all programs of a busy host may take seconds.
+    thread::spawn(move || look_at_programs(&config, &for_programs));
+    thread::spawn(move || adopt(&for_adoption));
+    thread::spawn(move || accept(&listener, &desk));
     thread::scope(|scope| {
         scope.spawn(|| hub.run(maps));
-        scope.spawn(|| look_at_programs(&config, maps, &stopping));
-        scope.spawn(|| adopt(maps, &stopping));
-        // Ends with the process: nothing that it does outlives a request.
-        thread::spawn(move || accept(&listener, &desk));
         tidy_until(&stopped, maps);
-        stopping.store(true, Ordering::Relaxed);
         hub.close();
     });
     Ok(())
 }
 
+/// The maps once more, for a thread that is not waited for.
+fn reopen(instance: &Instance) -> Result<Maps> {
+    Maps::open(&instance.pins()).context("cannot open the maps that were just pinned")
+}
+
 /// Learns of each program that connects or listens whether it may splice.
-fn look_at_programs(config: &Config, maps: &Maps, stopping: &AtomicBool) {
-    let looked =
-        Programs::load(maps, |path| config.never_splices(path)).and_then(|mut programs| {
-            // Some may have started between the survey and the attachment.
-            programs.survey()?;
-            while !stopping.load(Ordering::Relaxed) {
-                programs.poll(STOP_PERIOD)?;
-            }
-            Ok(())
-        });
-    if let Err(error) = looked {
+fn look_at_programs(config: &Config, maps: &Maps) {
+    let look = || -> datapath::Result<()> {
+        let mut programs = Programs::load(maps, |path| config.never_splices(path))?;
+        // Some may have started between the survey and the attachment.
+        programs.survey()?;
+        loop {
+            programs.poll(LISTEN)?;
+        }
+    };
+    if let Err(error) = look() {
         warn!("connections of new programs are not enrolled: {error}");
     }
 }
 
 /// Enrols connections whose ends blocked at first.
-fn adopt(maps: &Maps, stopping: &AtomicBool) {
-    let adopted = Adopter::load(maps).and_then(|adopter| {
-        while !stopping.load(Ordering::Relaxed) {
+fn adopt(maps: &Maps) {
+    let look = || -> datapath::Result<()> {
+        let adopter = Adopter::load(maps)?;
+        loop {
             let begin = Instant::now();
             adopter.look()?;
-            let until = Instant::now() + (begin.elapsed() * ADOPT_SHARE).max(ADOPT_PERIOD);
-            while Instant::now() < until && !stopping.load(Ordering::Relaxed) {
-                thread::sleep(ADOPT_PERIOD);
-            }
+            thread::sleep((begin.elapsed() * ADOPT_SHARE).max(ADOPT_PERIOD));
         }
-        Ok(())
-    });
-    if let Err(error) = adopted {
+    };
+    if let Err(error) = look() {
         warn!("connections that blocked when they were made stay on the kernel path: {error}");
     }
 }

@@ -35,6 +35,9 @@ pub struct AgentInfo {
     pub pid: u32,
     /// Version of the program.
     pub version: String,
+    /// Where a browser on this host finds its page; absent when it serves none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
 }
 
 /// What became of a reload: all of the new settings are in force, or the old ones still are.

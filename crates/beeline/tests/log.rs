@@ -117,7 +117,7 @@ kernel_test! {
         let mut agent = Logged::start(&beeline, &[]);
         let mut warning = String::new();
         agent.log.read_line(&mut warning).unwrap();
-        assert!(warning.contains(" WARN no metrics: cannot serve HTTP on 127.0.0.1:9474"), "{warning}");
+        assert!(warning.contains(" WARN no metrics and no page: cannot serve HTTP on 127.0.0.1:9474"), "{warning}");
         wait_for("the agent", SOON, || beeline.status()["agent"].is_object()).unwrap();
         connection(&beeline);
         let (out, log) = agent.stop();

@@ -13,10 +13,7 @@ use testbed::{Cgroup, kernel_test, wait_for};
 
 /// An agent that serves metrics at a free port, and their address.
 fn serving(beeline: &Beeline) -> (Agent, String) {
-    let config = std::env::temp_dir().join(format!("{}.toml", beeline.instance));
-    fs::write(&config, "[http]\nlisten = \"127.0.0.1:0\"").unwrap();
-    let agent = beeline.agent_with(&["--config", config.to_str().unwrap()]);
-    fs::remove_file(config).unwrap();
+    let agent = beeline.agent_at("127.0.0.1:0");
     let url = agent
         .said
         .lines()

@@ -8,7 +8,7 @@ mod serve;
 mod trace;
 
 use std::fs::{self, DirBuilder};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -44,12 +44,25 @@ pub struct Started {
     pub taken_over: Option<usize>,
     /// A bpffs was mounted for it.
     pub mounted_bpffs: bool,
-    /// Where metrics are served.
+    /// Where metrics and the page are served.
     pub http: Option<SocketAddr>,
     /// What it was loaded with. A datapath that is taken over keeps its map sizes.
     pub options: Options,
     /// What it found out about itself before.
     pub self_test: Report,
+}
+
+impl Started {
+    /// Where a browser on this host finds the page.
+    #[must_use]
+    pub fn page(&self) -> Option<String> {
+        let reached = |addr: SocketAddr| match addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, addr.port()).into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, addr.port()).into(),
+            _ => addr,
+        };
+        self.http.map(|addr| format!("http://{}/", reached(addr)))
+    }
 }
 
 impl Agent {
@@ -79,7 +92,7 @@ impl Agent {
             cgroup,
             taken_over,
             mounted_bpffs,
-            http: http.as_ref().and_then(http::Server::addr),
+            http: http.as_ref().map(http::Server::addr),
             options,
             self_test,
         };
@@ -108,7 +121,14 @@ impl Agent {
         if let Some(http) = self.http {
             http.serve(self.instance.clone());
         }
-        serve::run(self.instance, self.config, self.sources, self.path.maps())
+        let page = self.started.page();
+        serve::run(
+            self.instance,
+            self.config,
+            self.sources,
+            page,
+            self.path.maps(),
+        )
     }
 }
 
@@ -122,7 +142,7 @@ fn http_server(config: &Config) -> Result<Option<http::Server>> {
         return server.map(Some);
     }
     Ok(server
-        .inspect_err(|error| warn!("no metrics: {error:#}"))
+        .inspect_err(|error| warn!("no metrics and no page: {error:#}"))
         .ok())
 }
 

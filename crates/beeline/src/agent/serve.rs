@@ -54,9 +54,16 @@ struct Desk {
     hub: Hub,
     stop: Sender<()>,
     live: Arc<Live>,
+    page: Option<String>,
 }
 
-pub(super) fn run(instance: Instance, config: Config, sources: Sources, maps: &Maps) -> Result<()> {
+pub(super) fn run(
+    instance: Instance,
+    config: Config,
+    sources: Sources,
+    page: Option<String>,
+    maps: &Maps,
+) -> Result<()> {
     let (stop, stopped) = mpsc::channel();
     let on_signal = stop.clone();
     // Nobody receives any more: it is stopping already.
@@ -72,6 +79,7 @@ pub(super) fn run(instance: Instance, config: Config, sources: Sources, maps: &M
         hub: hub.clone(),
         stop,
         live: Arc::new(Live::new(instance, config.clone(), sources)),
+        page,
     };
     // These end with the process, wherever they are: stopping is no worse than being killed, and a look
     // at all programs of a busy host may take seconds.
@@ -163,10 +171,10 @@ fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let request = control::receive(&mut BufReader::new(stream.try_clone()?))?;
     debug!(?request, "asked on the control socket");
     match request {
-        Some(Request::Info) => control::send(&mut stream, &info()),
+        Some(Request::Info) => control::send(&mut stream, &desk.info()),
         Some(Request::Trace) => desk.hub.follow(&mut stream),
         Some(Request::Stop) => {
-            let sent = control::send(&mut stream, &info());
+            let sent = control::send(&mut stream, &desk.info());
             desk.stop.send(()).unwrap_or_default();
             sent
         }
@@ -175,9 +183,12 @@ fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     }
 }
 
-fn info() -> AgentInfo {
-    AgentInfo {
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").into(),
+impl Desk {
+    fn info(&self) -> AgentInfo {
+        AgentInfo {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            page: self.page.clone(),
+        }
     }
 }

@@ -70,6 +70,7 @@ fn log_start(instance: &Instance, started: &Started) {
         self_test_checks = started.self_test.checks,
         self_test_milliseconds = started.self_test.milliseconds,
         metrics = started.http.map(|addr| format!("http://{addr}/metrics")),
+        page = started.page(),
         "serving"
     );
 }
@@ -100,6 +101,9 @@ fn tell(instance: &Instance, started: &Started) -> Result<()> {
     ))?;
     if let Some(addr) = started.http {
         output::line(&format!("metrics at http://{addr}/metrics"))?;
+    }
+    if let Some(page) = started.page() {
+        output::line(&format!("page at {page}"))?;
     }
     output::line("serving; stop with Ctrl-C, see `beeline status`")
 }

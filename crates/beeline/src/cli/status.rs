@@ -40,6 +40,9 @@ fn print(status: &Status) -> Result<()> {
         ))?,
         None => output::line("agent        not running")?,
     }
+    if let Some(page) = status.agent.as_ref().and_then(|agent| agent.page.as_ref()) {
+        output::line(&format!("page         {page}"))?;
+    }
     for line in status.self_test.iter().flat_map(output::self_test) {
         output::line(&line)?;
     }

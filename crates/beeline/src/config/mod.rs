@@ -37,7 +37,8 @@ setting::settings! {
     "socket.never_splices" never_splices: Vec<Executables>, example "[\"/usr/bin/python3*\"]",
         Change::Detach;
 
-    /// Where Prometheus metrics are served, at /metrics; "off" for nowhere.
+    /// Where the page for browsers on this host is served, and Prometheus metrics at /metrics; "off"
+    /// for nowhere.
     "http.listen" listen: Listen, example "\"127.0.0.1:9474\"", Change::Restart;
 }
 

@@ -6,6 +6,7 @@ pub mod event;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod gain;
 pub mod metrics;
 pub mod picture;
 pub mod rates;

@@ -10,6 +10,7 @@ use datapath::ends::Ends;
 use datapath::{Maps, Result, attach, probe, socket};
 use serde::Serialize;
 
+use super::gain::Gain;
 use crate::control::{self, AgentInfo};
 use crate::instance::Instance;
 use crate::selftest::Report;
@@ -58,6 +59,8 @@ pub struct Work {
     pub redirected_messages: u64,
     /// Sent through the stack by enrolled sockets.
     pub kernel_bytes: u64,
+    /// What redirecting was worth.
+    pub gain: Gain,
     /// Bytes that may wait unread at one reader before its sender has to wait.
     pub queue_limit_bytes: u64,
     /// TCP memory in use on the host above which nothing more is redirected, in bytes.
@@ -122,6 +125,8 @@ fn work(maps: &Maps) -> Result<Work> {
     let is_enrolled =
         |conn: &&Handshake| enrolled.contains(conn) || enrolled.contains(&conn.mirror());
     let occurred = Reason::ALL.iter().filter(|reason| **reason != Reason::None);
+    let redirected_messages =
+        totals.closed_redirected_msgs + live().map(|end| end.redirected_msgs).sum::<u64>();
     Ok(Work {
         connections: maps.conns().iter().filter(is_enrolled).count() as u64,
         connections_ever: totals.paired,
@@ -129,9 +134,9 @@ fn work(maps: &Maps) -> Result<Work> {
         sockets: enrolled.len() as u64,
         redirected_bytes: totals.closed_redirected_bytes
             + live().map(|end| end.redirected_bytes).sum::<u64>(),
-        redirected_messages: totals.closed_redirected_msgs
-            + live().map(|end| end.redirected_msgs).sum::<u64>(),
+        redirected_messages,
         kernel_bytes: totals.closed_kernel_bytes + live().map(|end| end.kernel_bytes).sum::<u64>(),
+        gain: Gain::of(redirected_messages),
         queue_limit_bytes: settings.queue_limit.into(),
         memory_limit_bytes: settings.memory_limit.saturating_mul(page),
         tcp_memory_bytes: probe::tcp_memory_used()?.map(|pages| pages * page),

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod load;
 pub mod machine;
 pub mod running;
@@ -111,6 +112,15 @@ impl Beeline {
         // Its file is there before it listens.
         let listens = || UnixStream::connect(&control).is_ok();
         wait_for("the control socket", SOON, listens).expect("the agent serves");
+        agent
+    }
+
+    /// As [`Beeline::agent`], with an address for metrics and the page.
+    pub fn agent_at(&self, listen: &str) -> Agent {
+        let config = std::env::temp_dir().join(format!("{}.toml", self.instance));
+        fs::write(&config, format!("[http]\nlisten = \"{listen}\"")).unwrap();
+        let agent = self.agent_with(&["--config", config.to_str().unwrap()]);
+        fs::remove_file(config).unwrap();
         agent
     }
 

@@ -46,34 +46,37 @@ int beeline_ready(struct bpf_iter__bpf_map_elem *ctx)
 	return 0;
 }
 
-/* The first buffer in TCP's receive queue has not been read in part: tcp_read_skb (net/ipv4/tcp.c)
- * puts whole ones into the psock queue.
+/* Nothing waits in TCP's receive queue, and nobody sleeps in TCP's own read. What waits there goes as
+ * whole buffers into the psock queue with the next packet (tcp_read_skb, net/ipv4/tcp.c), also what
+ * was read of one before, or is by a native read that has not come to the lock yet.
  */
-static __always_inline bool begins_unread(struct tcp_sock *tp)
-{
-	struct sk_buff *first = BPF_CORE_READ((struct sock *)tp, sk_receive_queue.next);
-	struct tcp_skb_cb *cb = (void *)first + bpf_core_field_offset(struct sk_buff, cb);
-
-	return BPF_CORE_READ(cb, seq) == BPF_CORE_READ(tp, copied_seq);
-}
-
-/* And nobody sleeps in TCP's own read. */
 static __always_inline bool may_enter(struct tcp_sock *tp)
 {
 	struct sock *sk = (struct sock *)tp;
 
-	return (BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 || begins_unread(tp)) &&
-	       sleepers(sk) == 0 && !has_option(sk) && !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
+	return BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 && sleepers(sk) == 0 &&
+	       !has_option(sk) && !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
 }
 
-/* Somebody waits for the lock that we have. It may be in a native read, which would take the end of
- * the stream for all there is while bytes are in the psock queue.
+/* Somebody waits for the lock that we have, or packets do. It may be a native read, which would take
+ * the end of the stream for all there is while bytes are in the psock queue.
  */
-static __always_inline bool somebody_waits(struct sock *sk)
+static __always_inline bool is_wanted(struct sock *sk)
 {
 	struct list_head *head = &sk->sk_lock.wq.head;
 
-	return BPF_CORE_READ(sk, sk_lock.wq.head.next) != head;
+	return BPF_CORE_READ(sk, sk_lock.wq.head.next) != head ||
+	       BPF_CORE_READ(sk, sk_backlog.tail);
+}
+
+static __always_inline bool enter_maps(struct tcp_sock *tp, struct handshake *own)
+{
+	if (bpf_map_update_elem(&socks, own, tp, BPF_NOEXIST))
+		return false;
+	if (!bpf_map_update_elem(&targets, own, tp, BPF_NOEXIST))
+		return true;
+	bpf_map_delete_elem(&socks, own);
+	return false;
 }
 
 static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
@@ -85,10 +88,11 @@ static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
 	if (!sums ||
 	    bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &callbacks, sizeof(callbacks)))
 		return false;
-	if (bpf_map_update_elem(&socks, &own, tp, BPF_NOEXIST))
+	if (!enter_maps(tp, &own))
 		return false;
-	if (somebody_waits((struct sock *)tp) ||
-	    bpf_map_update_elem(&targets, &own, tp, BPF_NOEXIST)) {
+	/* Last of all: whoever comes before that still runs TCP's own calls. */
+	if (is_wanted((struct sock *)tp)) {
+		bpf_map_delete_elem(&targets, &own);
 		bpf_map_delete_elem(&socks, &own);
 		return false;
 	}

@@ -90,19 +90,11 @@ struct socket_wq {
 	wait_queue_head_t wait;
 };
 
+struct sk_buff;
+
 /* include/linux/skbuff.h */
-struct sk_buff {
-	char cb[48];
-};
-
 struct sk_buff_head {
-	struct sk_buff *next;
 	__u32 qlen;
-};
-
-/* include/net/tcp.h: what TCP keeps in sk_buff.cb */
-struct tcp_skb_cb {
-	__u32 seq;
 };
 
 typedef struct {
@@ -140,6 +132,9 @@ struct sock {
 	struct sock_common __sk_common;
 	socket_lock_t sk_lock;
 	struct sk_buff_head sk_receive_queue;
+	struct {
+		struct sk_buff *tail;
+	} sk_backlog;
 	struct socket_wq *sk_wq;
 	int sk_rcvlowat;
 	int sk_peek_off;

@@ -48,6 +48,9 @@ pub enum Reloaded {
     InForce {
         /// Settings that differ from before.
         changed: Vec<Changed>,
+        /// Connections that the new rules took back to plain TCP.
+        #[serde(default)]
+        excluded: usize,
     },
     /// The old ones are.
     Refused {

@@ -8,5 +8,6 @@ pub mod config;
 pub mod control;
 pub mod instance;
 pub mod observe;
+pub mod policy;
 pub mod selftest;
 pub mod workload;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use beeline::config::{self, Cgroup, Config, Error, Origin, Sources};
+use beeline::config::{self, Cgroup, Config, Error, Origin, Place, Rule, Sources};
 use datapath::socket::Options;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -93,6 +93,26 @@ fn every_mistake_is_told_with_its_place_and_what_to_do() {
         ),
         ("no_toml", "cgroup = [\n"),
         ("no_quotes", "[http]\nlisten = off\n"),
+        (
+            "rule_fields",
+            "[[rule]]\npaht = \"kernel\"\nlocal = { ports = 80, colour = 1 }\nremote = \"10.0.0.0/8\"\n",
+        ),
+        (
+            "rule_values",
+            "[[rule]]\nname = 7\npath = \"packet\"\n\n[rule.local]\ncgroup = \"system.slice\"\n\
+             unit = [\"nginx\", \"a.service\"]\ncontainer = \"[\"\nexecutable = \"nginx\"\nuid = \"root\"\n\
+             cidr = [\"10.0.0.1/8\", \"10.0.0.0/33\", \"localhost\"]\n\
+             port = [0x50, \"90-80\", 70000, \"http\"]\n",
+        ),
+        (
+            "rule_path",
+            "[[rule]]\npath = \"fast\"\n\n[[rule]]\nlocal = { cgroup = [] }\n\n[defaults]\npath = true\n",
+        ),
+        ("rule_that_is_none", "rule = \"kernel\"\n"),
+        (
+            "rules_by_another_name",
+            "[[rules]]\npath = \"kernel\"\n\n[default]\npath = \"kernel\"\n",
+        ),
         ("no_value", "[socket]\nconnections\nqueue_limit = 0\n"),
     ] {
         let dir = Dir::new(&[("config.toml", text)]);
@@ -108,6 +128,45 @@ fn mistakes_in_several_files_are_told_at_once() {
         ("conf.d/10-a.toml", "[socket]\ny = 2\n"),
     ]);
     insta::assert_snapshot!("several_files", dir.complaint());
+}
+
+#[test]
+fn there_are_at_most_1024_rules() {
+    let rules = |count| "[[rule]]\npath = \"kernel\"\n".repeat(count);
+    assert_eq!(one_file(&rules(1024)).unwrap().rules.len(), 1024);
+    let complaint = one_file(&rules(1025)).unwrap_err().to_string();
+    assert!(complaint.contains("more than 1024 rules"), "{complaint}");
+    assert!(complaint.contains("config.toml:2049:1"), "{complaint}");
+}
+
+#[test]
+fn rules_of_all_files_follow_each_other() {
+    let rule = |name| format!("[[rule]]\nname = \"{name}\"\npath = \"kernel\"\n");
+    let dir = Dir::new(&[
+        ("config.toml", &(rule("a") + &rule("b"))),
+        ("conf.d/20.toml", &rule("d")),
+        ("conf.d/10.toml", &rule("c")),
+    ]);
+    let rules = dir.load().unwrap().rules;
+    let names: Vec<_> = rules
+        .iter()
+        .filter_map(|rule| rule.name.as_deref())
+        .collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert_eq!(rules[1].place.line, 4);
+    assert_eq!(rules[3].place.file, dir.path("conf.d/20.toml"));
+}
+
+#[test]
+fn the_rules_in_the_docs_have_no_mistakes() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let config = Sources::of(&docs.join("rules.toml")).load().unwrap();
+    assert!(config.rules.len() > 8, "{:?}", config.rules);
+    let page = fs::read_to_string(docs.join("rules.md")).unwrap();
+    let examples = page.split("```toml\n").skip(1);
+    for example in examples.map(|text| text.split("```").next().unwrap()) {
+        one_file(example).unwrap_or_else(|error| panic!("{example}: {error}"));
+    }
 }
 
 #[test]
@@ -211,7 +270,7 @@ fn show_names_the_origin_of_every_setting() {
     let json: Value =
         serde_json::from_str(&stdout(beeline(&[&args[..], &["--json"]].concat()))).unwrap();
     assert_eq!(json["files"].as_array().unwrap().len(), 2);
-    let listen = &json["settings"][5];
+    let listen = &json["settings"][6];
     assert_eq!(
         (&listen["key"], &listen["from"]),
         (&"http.listen".into(), &"file".into()),
@@ -224,6 +283,13 @@ fn show_names_the_origin_of_every_setting() {
     );
 }
 
+fn place() -> Place {
+    Place {
+        file: "any".into(),
+        line: 1,
+    }
+}
+
 #[test]
 fn what_show_prints_is_the_same_configuration() {
     let values = |config: &Config| {
@@ -233,10 +299,19 @@ fn what_show_prints_is_the_same_configuration() {
             .map(|one| one.value)
             .collect::<Vec<_>>()
     };
-    for text in [EVERYTHING, ""] {
+    for text in [EVERYTHING, "", include_str!("../../../docs/rules.toml")] {
         let config = one_file(text).unwrap();
         let again = one_file(&config::toml(&config)).unwrap();
         assert_eq!(values(&config), values(&again));
+        let rules = |config: &Config| {
+            let all = config.rules.iter();
+            all.map(|rule| Rule {
+                place: place(),
+                ..rule.clone()
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(rules(&config), rules(&again));
     }
 }
 

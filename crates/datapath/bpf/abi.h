@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 8,
+	BEELINE_ABI = 9,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -39,6 +39,7 @@ enum reason {
 	REASON_DETACHING, /* no new connections are taken */
 	REASON_MAY_SPLICE, /* a program at either end may splice from its sockets */
 	REASON_UNKNOWN_PROGRAM, /* it is not known yet whether a program at either end does */
+	REASON_UNKNOWN_WORKLOAD, /* it is not known yet which rules concern the cgroup of an end */
 	/* Directions of enrolled connections. */
 	REASON_PEER_LATE, /* the first byte was sent before the peer was enrolled */
 	REASON_PEER_GONE, /* the peer is no target any more: closed, half-closed or retired */
@@ -46,6 +47,7 @@ enum reason {
 	REASON_SHUT_DOWN, /* an end had shut this direction down: TCP has to answer the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
 	/* Either. */
+	REASON_EXCLUDED, /* a rule or the default leaves the connection to the kernel path */
 	REASON_OPTION, /* the socket has an option that TCP's own calls alone honour */
 	REASON_BLOCKING, /* a read of the socket may sleep, and would end when it is woken for nothing */
 	REASON_COUNT,
@@ -66,6 +68,8 @@ struct settings {
 	__u32 tracing; /* not 0: somebody reads `events` */
 	__u64 attached_ns; /* CLOCK_BOOTTIME when the datapath was first attached */
 	__u64 memory_limit; /* pages of TCP memory on the host before the kernel path */
+	__u32 generation; /* of the rules; the lowest bit says which half of their maps is in force */
+	__u32 judging; /* not 0: new connections are judged by rules */
 };
 
 /* Where a direction's next message goes. */
@@ -83,7 +87,15 @@ enum end_flag {
 	END_WAITING = 8, /* not enrolled yet: it waits until neither end blocks (adopt.bpf.c) */
 };
 
-/* Socket-local storage of an enrolled socket; one cache line. Written under the socket lock, but
+/* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */
+struct program {
+	__u64 inode;
+	__s64 ctime; /* seconds */
+	__u32 ctime_nsec;
+	__u32 device; /* super_block.s_dev */
+};
+
+/* Socket-local storage of an enrolled socket; what a message needs is in one cache line. Written under the socket lock, but
  * for `retiring`, which bpf/retire.bpf.c sets at any time.
  */
 struct end {
@@ -100,14 +112,7 @@ struct end {
 	__u8 retiring; /* enum reason why this end redirects no more; never taken back */
 	__u16 empty_at; /* redirected_bytes >> 16 when the peer's queue was last seen empty: lib/peer.h */
 	__u16 pad;
-};
-
-/* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */
-struct program {
-	__u64 inode;
-	__s64 ctime; /* seconds */
-	__u32 ctime_nsec;
-	__u32 device; /* super_block.s_dev */
+	struct program program; /* that called connect or listen */
 };
 
 /* What is known of a program. */
@@ -137,13 +142,33 @@ struct conn {
 	__u8 pad[6];
 };
 
+/* The addresses of a socket. IPv4 in the first word; ports in host byte order. */
+struct endpoints {
+	__u32 local_ip[4];
+	__u32 remote_ip[4];
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 family; /* AF_INET, AF_INET6 */
+	__u16 pad;
+};
+
+/* What rules may ask of one end of a connection. */
+struct facts {
+	struct program program; /* that called connect or listen */
+	__u64 cgroup; /* id of the cgroup in which the socket, or its listener, was made */
+	struct endpoints endpoints; /* as this end sees them */
+	__u32 uid; /* owner of the socket, or of its listener */
+	__u32 pad;
+};
+
 /* A server's half-finished handshake; the key is the server's view of it. */
 struct offer {
 	__u64 made_ns; /* CLOCK_MONOTONIC */
 	__u32 reason; /* REASON_NONE, or why this handshake must not be enrolled */
 	__u32 netns; /* inode number of the server's network namespace */
 	__u32 client_waits; /* not 0: the client's end is in the map `waiting` */
-	__u32 pad;
+	__u32 judged; /* not 0: `facts` is complete; else it has only the program */
+	struct facts facts;
 };
 
 /* A connection that may be enrolled when neither end blocks; the key is the client's view. */
@@ -151,6 +176,59 @@ struct candidate {
 	struct conn conn; /* server_sk is 0 until the server is established */
 	__u32 client_netns; /* inode numbers of network namespaces */
 	__u32 server_netns;
+	__u32 generation; /* of the rules that let it pass */
+	__u32 pad;
+};
+
+enum rule_limits {
+	MAX_RULES = 1024,
+	RULE_WORDS = MAX_RULES / 64,
+};
+
+/* A set of rules by their places in the order, the first in the lowest bit of the first word. */
+struct rule_set {
+	__u64 words[RULE_WORDS];
+};
+
+/* What rules ask of the two ends, each of which is `local` once. One look-up in the tables finds the
+ * rules that accept an answer; those that do not ask accept any.
+ */
+enum dimension {
+	/* In rule_exact. An answer that is not there is not known yet. */
+	LOCAL_WORKLOAD, /* cgroup id */
+	REMOTE_WORKLOAD,
+	LOCAL_PROGRAM,
+	REMOTE_PROGRAM,
+	/* In rule_ranges, each with an entry for all answers. */
+	LOCAL_USER,
+	REMOTE_USER,
+	LOCAL_ADDRESS, /* IPv4 as IPv6-mapped */
+	REMOTE_ADDRESS,
+	LOCAL_PORT,
+	REMOTE_PORT,
+	DIMENSION_COUNT,
+};
+
+/* Key of rule_exact; what the dimension does not ask for is 0. */
+struct rule_answer {
+	__u64 dimension;
+	__u64 cgroup;
+	struct program program;
+};
+
+/* Key of rule_ranges, a longest-prefix-match trie; in network byte order from `bits` on. */
+struct rule_range {
+	__u32 prefix; /* bits that count, those of the dimension included */
+	__u32 dimension;
+	__u32 bits[4];
+};
+
+/* What is not in the tables of a generation of rules. */
+struct rules {
+	struct rule_set all; /* as many as there are */
+	struct rule_set kernel; /* those that leave a connection to the kernel path */
+	__u32 dimensions; /* 1 << enum dimension of those that any rule asks for */
+	__u32 otherwise_kernel; /* not 0: so is a connection that no rule matches */
 };
 
 /* Per-CPU sums. */
@@ -173,16 +251,6 @@ enum event_kind {
 	EVENT_KERNEL_PATH, /* a direction goes through the stack from here on */
 	EVENT_CLOSED,
 	EVENT_KIND_COUNT,
-};
-
-/* The addresses of a socket. IPv4 in the first word; ports in host byte order. */
-struct endpoints {
-	__u32 local_ip[4];
-	__u32 remote_ip[4];
-	__u16 local_port;
-	__u16 remote_port;
-	__u16 family; /* AF_INET, AF_INET6 */
-	__u16 pad;
 };
 
 /* One element of the ring buffer `events`. */
@@ -214,15 +282,20 @@ struct end_record {
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
-_Static_assert(sizeof(struct settings) == 32, "settings");
-_Static_assert(sizeof(struct end) == 64, "end: one cache line");
+_Static_assert(sizeof(struct settings) == 40, "settings");
+_Static_assert(__builtin_offsetof(struct end, program) == 64, "end: one cache line for messages");
+_Static_assert(sizeof(struct end) == 88, "end");
 _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
 _Static_assert(sizeof(struct conn) == 40, "conn");
-_Static_assert(sizeof(struct offer) == 24, "offer");
-_Static_assert(sizeof(struct candidate) == 48, "candidate");
+_Static_assert(sizeof(struct offer) == 104, "offer");
+_Static_assert(sizeof(struct candidate) == 56, "candidate");
+_Static_assert(sizeof(struct facts) == 80, "facts");
+_Static_assert(sizeof(struct rule_answer) == 40, "rule_answer");
+_Static_assert(sizeof(struct rule_range) == 24, "rule_range");
+_Static_assert(sizeof(struct rules) == 264, "rules");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
-_Static_assert(sizeof(struct end_record) == 152, "end_record");
+_Static_assert(sizeof(struct end_record) == 176, "end_record");
 
 #endif

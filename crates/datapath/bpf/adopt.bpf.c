@@ -24,11 +24,14 @@ static __always_inline bool is_ready(__u64 address, __u64 cookie)
 	       BPF_CORE_READ(sk, sk_socket, file) && !is_blocking(sk);
 }
 
+/* What other rules said when the connection began does not hold any more. */
 static __always_inline bool are_ready(struct candidate *both)
 {
+	struct settings *set = get_settings();
 	struct conn *conn = &both->conn;
 
-	return is_ready(conn->client_sk, conn->client_cookie) &&
+	return set && both->generation == set->generation &&
+	       is_ready(conn->client_sk, conn->client_cookie) &&
 	       is_ready(conn->server_sk, conn->server_cookie);
 }
 

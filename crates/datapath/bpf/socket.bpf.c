@@ -18,6 +18,7 @@
 #include "lib/peer.h"
 #include "lib/program.h"
 #include "lib/rest.h"
+#include "lib/rules.h"
 #include "lib/sock.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -28,6 +29,10 @@ const volatile struct {
 	struct end_record end_record;
 	struct process process;
 	struct candidate candidate;
+	struct rule_answer rule_answer;
+	struct rule_range rule_range;
+	enum rule_limits rule_limits;
+	enum dimension dimension;
 	enum verdict verdict;
 	enum abi_version abi_version;
 	enum reason reason;
@@ -56,7 +61,7 @@ static __always_inline bool calling_program(struct process *process)
 	process->pid = bpf_get_current_pid_tgid() >> 32;
 	if (!read_program((struct task_struct *)bpf_get_current_task(), &process->program))
 		return false;
-	if (!bpf_map_lookup_elem(&programs, &process->program))
+	if (!bpf_map_lookup_elem(&programs, &process->program) || !rules_know(&process->program))
 		bpf_ringbuf_output(&strangers, process, sizeof(*process), 0);
 	return true;
 }
@@ -87,26 +92,59 @@ static __always_inline void note_listener(struct bpf_sock_ops *ops)
 		bpf_map_update_elem(&listeners, &cookie, &process.program, BPF_ANY);
 }
 
-static __always_inline enum reason listener_unfit(struct sock *listener)
+static __always_inline struct program *listening_program(struct sock *listener)
 {
 	__u64 cookie = sock_cookie(listener);
 
-	return program_unfit(bpf_map_lookup_elem(&listeners, &cookie))
-		       ?: (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
+	return bpf_map_lookup_elem(&listeners, &cookie);
 }
 
-static __always_inline enum reason caller_unfit(struct bpf_sock_ops *ops, struct sock *sk)
+static __always_inline struct program *connecting_program(struct bpf_sock_ops *ops)
 {
-	struct bpf_sock *ctx_sk = ops->sk;
+	struct bpf_sock *sk = ops->sk;
 
-	return program_unfit(ctx_sk ? bpf_sk_storage_get(&callers, ctx_sk, 0, 0) : 0)
-		       ?: (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
+	return sk ? bpf_sk_storage_get(&callers, sk, 0, 0) : 0;
 }
 
 /* The listener stands where other sockets have their flags (include/net/sock.h, a union). */
 static __always_inline struct sock *listener_of(struct tcp_request_sock *req)
 {
 	return BPF_CORE_READ((struct sock *)req, __sk_common.skc_listener);
+}
+
+/* Why a listener rules out redirection, if it does; notes what rules may ask of it. */
+static __always_inline enum reason listener_unfit(struct tcp_request_sock *req, struct offer *offer)
+{
+	__u16 family = BPF_CORE_READ((struct request_sock *)req, rsk_ops, family);
+	struct sock *listener = listener_of(req);
+	struct program *program = listening_program(listener);
+	struct settings *set = get_settings();
+
+	if (program)
+		offer->facts.program = *program;
+	if (set && set->judging) {
+		read_facts((struct sock *)req, family, listener, &offer->facts);
+		offer->judged = 1;
+	}
+	return program_unfit(program) ?: (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
+}
+
+/* Why the program that connected, or a rule, rules out redirection, if so. */
+static __always_inline enum reason caller_unfit(struct program *program, struct sock *sk,
+						struct offer *offer, __u32 generation)
+{
+	enum reason reason = program_unfit(program);
+	struct settings *set = get_settings();
+	struct facts facts = {};
+
+	if (!reason && program && set && set->judging) {
+		if (!offer->judged)
+			return REASON_UNKNOWN_WORKLOAD;
+		facts.program = *program;
+		read_facts(sk, BPF_CORE_READ(sk, __sk_common.skc_family), sk, &facts);
+		reason = ruled_out(&facts, &offer->facts, generation & 1);
+	}
+	return reason ?: (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
 }
 
 /* A server's kernel is building its SYN-ACK: remember both initial sequence numbers. */
@@ -126,7 +164,7 @@ static __always_inline void make_offer(struct bpf_sock_ops *ops)
 	if (bpf_core_field_exists(req->is_mptcp) && BPF_CORE_READ(req, is_mptcp))
 		offer.reason = REASON_MPTCP;
 	else
-		offer.reason = listener_unfit(listener_of(req));
+		offer.reason = listener_unfit(req, &offer);
 	own.snd_nxt = BPF_CORE_READ(req, snt_isn) + 1;
 	own.rcv_nxt = BPF_CORE_READ(req, rcv_isn) + 1;
 	offer.netns = sock_netns((struct sock *)req);
@@ -177,7 +215,7 @@ static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct h
 }
 
 static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct handshake own,
-					   __u8 flags)
+					   struct program *program, __u8 flags)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct end *end = sk ? bpf_sk_storage_get(&ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
@@ -187,15 +225,17 @@ static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct hand
 	__builtin_memset(end, 0, sizeof(*end));
 	end->own = own;
 	end->flags = flags;
+	if (program)
+		end->program = *program;
 	end->enrolled_ns = bpf_ktime_get_ns();
 	return end;
 }
 
 static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *sk,
-					 struct handshake own, __u8 flags)
+					 struct handshake own, struct program *program, __u8 flags)
 {
 	struct bpf_sock *ctx_sk = ops->sk;
-	struct end *end = new_end(ops, own, flags);
+	struct end *end = new_end(ops, own, program, flags);
 	struct totals *sums = get_totals();
 	enum reason reason;
 
@@ -216,34 +256,37 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 }
 
 /* This end is fit but for one that blocks. */
-static __always_inline bool remember(struct bpf_sock_ops *ops, struct handshake own, __u8 flags)
+static __always_inline bool remember(struct bpf_sock_ops *ops, struct handshake own,
+				     struct program *program, __u8 flags)
 {
-	if (!new_end(ops, own, flags | END_WAITING))
+	if (!new_end(ops, own, program, flags | END_WAITING))
 		return false;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	return true;
 }
 
 static __always_inline void client_waits(struct bpf_sock_ops *ops, struct sock *sk,
-					 struct offer *offer)
+					 struct offer *offer, __u32 generation)
 {
 	struct handshake own = own_handshake(ops);
 	struct candidate candidate = {
 		.conn = { .client_sk = (__u64)sk, .client_cookie = bpf_get_socket_cookie(ops) },
 		.client_netns = sock_netns(sk),
+		.generation = generation,
 	};
 
-	if (remember(ops, own, END_CLIENT) &&
+	if (remember(ops, own, connecting_program(ops), END_CLIENT) &&
 	    !bpf_map_update_elem(&waiting, &own, &candidate, BPF_NOEXIST))
 		offer->client_waits = 1;
 }
 
-static __always_inline void server_waits(struct bpf_sock_ops *ops, struct sock *sk)
+static __always_inline void server_waits(struct bpf_sock_ops *ops, struct sock *sk,
+					 struct program *program)
 {
 	struct handshake own = own_handshake(ops), client = mirror(own);
 	struct candidate *candidate = bpf_map_lookup_elem(&waiting, &client);
 
-	if (!candidate || !remember(ops, own, 0))
+	if (!candidate || !remember(ops, own, program, 0))
 		return;
 	candidate->server_netns = sock_netns(sk);
 	candidate->conn.server_cookie = bpf_get_socket_cookie(ops);
@@ -258,23 +301,26 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 	struct handshake own = own_handshake(ops), peer = mirror(own);
 	struct conn conn = { .client_sk = (__u64)sk, .client_cookie = bpf_get_socket_cookie(ops) };
 	struct offer *offer = bpf_map_lookup_elem(&offers, &peer);
+	struct program *program = connecting_program(ops);
+	struct settings *set = get_settings();
+	__u32 generation = set ? set->generation : 0;
 	enum reason reason;
 
 	if (!offer)
 		return unsuitable(sk) ?: REASON_PEER_ELSEWHERE;
 	reason = offer->reason;
 	if (!reason || reason == REASON_BLOCKING)
-		reason = unsuitable(sk) ?: caller_unfit(ops, sk) ?: reason;
+		reason = unsuitable(sk) ?: caller_unfit(program, sk, offer, generation) ?: reason;
 	if (reason) {
 		offer->reason = reason;
 		if (reason == REASON_BLOCKING)
-			client_waits(ops, sk, offer);
+			client_waits(ops, sk, offer, generation);
 		return reason;
 	}
 	if (bpf_map_update_elem(&conns, &own, &conn, BPF_NOEXIST)) {
 		reason = bpf_map_lookup_elem(&conns, &own) ? REASON_COLLISION : REASON_MAP_FULL;
 	} else {
-		reason = enrol(ops, sk, own, END_CLIENT);
+		reason = enrol(ops, sk, own, program, END_CLIENT);
 		if (reason)
 			bpf_map_delete_elem(&conns, &own);
 	}
@@ -291,11 +337,14 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
 	enum reason reason = offer ? offer->reason : REASON_NO_RECORD;
 	bool waits = offer && offer->client_waits;
+	struct program program = {};
 	struct totals *sums = get_totals();
 
+	if (offer)
+		program = offer->facts.program;
 	bpf_map_delete_elem(&offers, &own);
 	if (waits && !unsuitable(sk))
-		server_waits(ops, sk);
+		server_waits(ops, sk, &program);
 	if (offer && reason)
 		return REASON_NONE; /* the client's end counted it */
 	reason = unsuitable(sk) ?: reason;
@@ -304,7 +353,7 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	if (!reason && !conn)
 		reason = REASON_PEER_ELSEWHERE;
 	if (!reason)
-		reason = enrol(ops, sk, own, 0);
+		reason = enrol(ops, sk, own, &program, 0);
 	if (reason == REASON_COLLISION)
 		return reason; /* so is this one */
 	if (reason || !conn) {

@@ -206,8 +206,16 @@ struct inet_connection_sock {
 	const struct tcp_ulp_ops *icsk_ulp_ops;
 };
 
+/* include/net/request_sock.h */
+struct request_sock_ops {
+	int family; /* of the packets; an IPv6 socket may have IPv4 ones */
+};
+
+struct request_sock {
+	const struct request_sock_ops *rsk_ops;
+};
+
 /* include/linux/tcp.h */
-struct request_sock;
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;

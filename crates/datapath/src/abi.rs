@@ -16,6 +16,7 @@ mod generated {
 pub use generated::types::{
     conn as Conn, end as End, end_record as EndRecord, endpoints as Endpoints, event as Event,
     handshake as Handshake, offer as Offer, process as Process, program as Program,
+    rule_answer as RuleAnswer, rule_range as RuleRange, rule_set as RuleSet, rules as Rules,
     settings as Settings, totals as Totals,
 };
 
@@ -23,6 +24,9 @@ use generated::types;
 
 /// The layout of pinned maps; `BEELINE_ABI` in `bpf/abi.h`.
 pub const ABI: u32 = types::abi_version::BEELINE_ABI.0;
+
+/// How many rules there may be.
+pub const MAX_RULES: usize = types::rule_limits::MAX_RULES.0 as usize;
 
 /// A plain old value that crosses the boundary as bytes.
 ///
@@ -52,7 +56,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Conn End EndRecord Event Handshake Offer Process Program Settings Totals);
+wire!(Conn End EndRecord Event Handshake Offer Process Program RuleAnswer RuleRange RuleSet Rules Settings Totals);
 
 impl PartialEq for Handshake {
     fn eq(&self, other: &Self) -> bool {
@@ -143,11 +147,13 @@ named! {
         Detaching = REASON_DETACHING "detaching": "no new connections are taken",
         MaySplice = REASON_MAY_SPLICE "may_splice": "a program at either end may splice from its sockets",
         UnknownProgram = REASON_UNKNOWN_PROGRAM "unknown_program": "it is not known yet whether a program at either end splices",
+        UnknownWorkload = REASON_UNKNOWN_WORKLOAD "unknown_workload": "it is not known yet which rules concern the cgroup of an end",
         PeerLate = REASON_PEER_LATE "peer_late": "the first byte was sent before the peer was enrolled",
         PeerGone = REASON_PEER_GONE "peer_gone": "the peer takes no more redirected data: it closed, half-closed or was retired",
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
         ShutDown = REASON_SHUT_DOWN "shut_down": "one end had shut this direction down: TCP answers the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
+        Excluded = REASON_EXCLUDED "excluded": "a rule or the default leaves it to the kernel path",
         Option = REASON_OPTION "option": "it has an option that TCP's own calls alone honour: SO_ZEROCOPY, SO_RCVLOWAT, SO_PEEK_OFF, TCP_INQ",
         Blocking = REASON_BLOCKING "blocking": "its reads may sleep: only sockets with O_NONBLOCK are redirected",
     }
@@ -162,16 +168,38 @@ named! {
     }
 }
 
-impl PartialEq for Program {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
-    }
-}
-impl Eq for Program {}
+/// Values without padding are equal if their bytes are.
+macro_rules! key {
+    ($($name:ident)*) => {$(
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.bytes() == other.bytes()
+            }
+        }
+        impl Eq for $name {}
 
-impl std::hash::Hash for Program {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.bytes().hash(state);
+        impl std::hash::Hash for $name {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                self.bytes().hash(state);
+            }
+        }
+    )*};
+}
+key!(Program RuleAnswer RuleRange);
+
+named! {
+    /// What rules ask of the two ends of a connection, each of which is local once.
+    Dimension from dimension {
+        LocalWorkload = LOCAL_WORKLOAD "local_workload": "cgroup, unit or container of the own end",
+        RemoteWorkload = REMOTE_WORKLOAD "remote_workload": "that of the peer",
+        LocalProgram = LOCAL_PROGRAM "local_program": "executable of the own end",
+        RemoteProgram = REMOTE_PROGRAM "remote_program": "that of the peer",
+        LocalUser = LOCAL_USER "local_user": "owner of the own end's socket",
+        RemoteUser = REMOTE_USER "remote_user": "that of the peer's",
+        LocalAddress = LOCAL_ADDRESS "local_address": "own address",
+        RemoteAddress = REMOTE_ADDRESS "remote_address": "the peer's, as the own end sees it",
+        LocalPort = LOCAL_PORT "local_port": "own port",
+        RemotePort = REMOTE_PORT "remote_port": "the peer's, as the own end sees it",
     }
 }
 

@@ -100,8 +100,8 @@ pub fn detach(
     Ok(outcome)
 }
 
-/// Takes connections, each named by either end's view of its handshake, back to plain TCP while
-/// their traffic goes on; others are not touched. `progress` is called after every step.
+/// Takes connections, each named by either end's view of its handshake, back to plain TCP for this
+/// reason while their traffic goes on; others are not touched. `progress` is called after every step.
 ///
 /// A socket that a thread reads with a blocking call stays in the maps until that ends.
 ///
@@ -111,11 +111,12 @@ pub fn detach(
 pub fn retire(
     maps: &Maps,
     connections: &[Handshake],
+    reason: Reason,
     deadline: Instant,
     mut progress: impl FnMut(Progress),
 ) -> Result<Outcome> {
     let mut senders = Senders::default();
-    retire_beside(maps, connections, deadline, &mut progress, |anew| {
+    retire_beside(maps, connections, reason, deadline, &mut progress, |anew| {
         senders.look(anew)
     })
 }
@@ -144,13 +145,22 @@ pub(crate) fn retire_own(
     connections: &[Handshake],
     deadline: Instant,
 ) -> Result<Outcome> {
-    retire_beside(maps, connections, deadline, &mut |_| {}, |_| Ok(Vec::new()))
+    let nobody = |_| Ok(Vec::new());
+    retire_beside(
+        maps,
+        connections,
+        Reason::Retired,
+        deadline,
+        &mut |_| {},
+        nobody,
+    )
 }
 
 /// `senders` tells who may be sending; it is told when there may be new ones.
 fn retire_beside(
     maps: &Maps,
     connections: &[Handshake],
+    reason: Reason,
     deadline: Instant,
     progress: &mut impl FnMut(Progress),
     mut senders: impl FnMut(bool) -> Result<Vec<Sender>>,
@@ -158,7 +168,7 @@ fn retire_beside(
     let both_ends = connections.iter().flat_map(|own| [*own, own.mirror()]);
     let chosen: HashSet<Handshake> = both_ends.collect();
     let ends = Ends::load(maps)?;
-    let marks = Marks::load(maps, &chosen, Reason::Retired)?;
+    let marks = Marks::load(maps, &chosen, reason)?;
     let mut free = Release::load(maps, chosen.len())?;
     let is_chosen = |own: &Handshake| chosen.contains(own);
     until(deadline, maps, is_chosen, progress, || {

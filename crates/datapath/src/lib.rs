@@ -20,6 +20,7 @@ pub mod probe;
 pub mod programs;
 pub mod quiesce;
 mod release;
+pub mod rules;
 pub mod selftest;
 pub mod socket;
 

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 13] = [
+pub(crate) const SHARED: [&str; 16] = [
     FIRST,
     "offers",
     "conns",
@@ -24,6 +24,9 @@ pub(crate) const SHARED: [&str; 13] = [
     "programs",
     "listeners",
     "callers",
+    "rules",
+    "rule_exact",
+    "rule_ranges",
     "totals",
     "events",
     "strangers",

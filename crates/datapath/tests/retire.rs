@@ -147,7 +147,7 @@ kernel_test! {
             });
             moves(one, 0)?;
             let key = key_of(&bed, one)?;
-            assert_eq!(released(drain::retire(&bed, &[key], soon(), |_| {})?), 2);
+            assert_eq!(released(drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?), 2);
             expect_plain(&bed, one)?;
             let then = redirected(&bed, one)?;
             for other in others {
@@ -171,11 +171,11 @@ kernel_test! {
                     wait_for("redirected data", SOON, || redirected(&bed, sock).is_ok_and(|n| n > ROUND))?;
                 }
                 let all = bed.conns();
-                assert_eq!(released(drain::retire(&bed, &all, soon(), |_| {})?), 8);
+                assert_eq!(released(drain::retire(&bed, &all, Reason::Retired, soon(), |_| {})?), 8);
                 for (sock, _) in &pods.pairs {
                     expect_plain(&bed, sock)?;
                 }
-                assert_eq!(released(drain::retire(&bed, &all, soon(), |_| {})?), 0);
+                assert_eq!(released(drain::retire(&bed, &all, Reason::Retired, soon(), |_| {})?), 0);
                 Ok(())
             })?;
             for (a, b) in &pods.pairs {
@@ -206,7 +206,7 @@ kernel_test! {
         stream::send(b, back, FIRST, 7_000)?;
         let key = key_of(&bed, a)?;
         let early = Instant::now() + Duration::from_millis(100);
-        let Outcome::Held(held) = drain::retire(&bed, &[key], early, |_| {})? else {
+        let Outcome::Held(held) = drain::retire(&bed, &[key], Reason::Retired, early, |_| {})? else {
             panic!("released with unread data");
         };
         assert!(held.iter().any(|held| held.by == HeldBy::Unread && u64::from(held.end.unread) == FIRST));
@@ -214,7 +214,7 @@ kernel_test! {
         stream::send_from(a, &mut pattern, SECOND, 7_000)?;
         assert_eq!(redirected(&bed, a)?, 2 * FIRST);
         thread::scope(|scope| -> Result {
-            let retired = scope.spawn(|| drain::retire(&bed, &[key], soon(), |_| {}));
+            let retired = scope.spawn(|| drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {}));
             stream::finish(a)?;
             let mut got = vec![0; usize::try_from(FIRST)?];
             traffic::read_all(a, &mut got)?;
@@ -246,13 +246,13 @@ kernel_test! {
         wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
         // Long enough to see every thread of a busy host at rest.
         let early = Instant::now() + Duration::from_secs(3);
-        let Outcome::Held(held) = drain::retire(&bed, &[key], early, |_| {})? else {
+        let Outcome::Held(held) = drain::retire(&bed, &[key], Reason::Retired, early, |_| {})? else {
             panic!("released under a reader");
         };
         assert!(held.iter().any(|held| held.by == HeldBy::Reader), "{held:?}");
         traffic::write_all(a, b"hello")?;
         assert_eq!(&reader.join().expect("it panicked")?, b"hello");
-        drain::retire(&bed, &[key], soon(), |_| {})?;
+        drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?;
         expect_plain(&bed, a)
     }
 
@@ -268,12 +268,12 @@ kernel_test! {
         wait_for("back-pressure", SOON, || not_sent_low_water(&a) == 1)?;
         let key = key_of(&bed, &a)?;
         let early = Instant::now() + Duration::from_millis(100);
-        let outcome = drain::retire(&bed, &[key], early, |_| {})?;
+        let outcome = drain::retire(&bed, &[key], Reason::Retired, early, |_| {})?;
         assert!(matches!(outcome, Outcome::Held(_)), "nobody has read yet");
         let mut got = vec![0; usize::try_from(filled)?];
         traffic::read_all(&b, &mut got)?;
         assert_eq!(Pattern::new(seed).differs(&got), None, "the first wrong byte");
-        released(drain::retire(&bed, &[key], soon(), |_| {})?);
+        released(drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?);
         expect_plain(&bed, &a)?;
         exchange(&a, &b, ROUND)?;
         assert_eq!(not_sent_low_water(&a), 0);

@@ -4,6 +4,7 @@ mod http;
 mod lock;
 pub mod log;
 mod reload;
+mod rules;
 mod serve;
 mod trace;
 
@@ -11,6 +12,7 @@ use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use datapath::pins::{self, Pins};
@@ -20,9 +22,15 @@ use tracing::warn;
 
 use crate::config::{Cgroup, Config, Listen, Origin, Sources};
 use crate::instance::Instance;
+use crate::policy::Policy;
 use crate::selftest::{self, Report};
 
+use crate::workload::tree::Tree;
+
 pub use lock::Lock;
+
+use reload::Live;
+use rules::Rules;
 
 /// A loaded and attached datapath that this process looks after.
 pub struct Agent {
@@ -32,6 +40,8 @@ pub struct Agent {
     http: Option<http::Server>,
     config: Config,
     sources: Sources,
+    rules: Rules,
+    tree: Tree,
     _lock: Lock,
 }
 
@@ -81,7 +91,9 @@ impl Agent {
         let was_loaded = pins.exist();
         let options = config.options();
         let self_test = tried(instance)?;
-        let path = load(options, &config, &cgroup, &pins).inspect_err(|_| {
+        let tree = Tree::open(&testbed::cgroup2_mount()?, &cgroup)
+            .with_context(|| format!("cannot watch the cgroup {}", cgroup.display()))?;
+        let (path, rules) = load(options, &config, &cgroup, &tree, &pins).inspect_err(|_| {
             if !was_loaded {
                 // The first error is the one to tell.
                 let _ = pins.remove();
@@ -103,6 +115,8 @@ impl Agent {
             http,
             config,
             sources: sources.clone(),
+            rules,
+            tree,
             _lock: lock,
         })
     }
@@ -122,13 +136,8 @@ impl Agent {
             http.serve(self.instance.clone());
         }
         let page = self.started.page();
-        serve::run(
-            self.instance,
-            self.config,
-            self.sources,
-            page,
-            self.path.maps(),
-        )
+        let live = Live::new(self.instance, self.config, self.sources, self.rules);
+        serve::run(Arc::new(live), self.tree, page, self.path.maps())
     }
 }
 
@@ -166,13 +175,17 @@ fn load(
     options: Options,
     config: &Config,
     cgroup: &Path,
+    tree: &Tree,
     pins: &Pins,
-) -> datapath::Result<SocketPath> {
+) -> datapath::Result<(SocketPath, Rules)> {
     let mut path = SocketPath::load_pinned(options, pins)?;
     // Before it is attached, so that what runs already is known when it connects.
     Programs::load(path.maps(), |path| config.never_splices(path))?.survey()?;
+    let rules = Rules::put_in_force(path.maps(), Policy::of(config), tree.cgroups())?;
     path.attach_pinned(cgroup, pins)?;
-    Ok(path)
+    // Of a datapath that was taken over.
+    rules.retire_excluded(path.maps())?;
+    Ok((path, rules))
 }
 
 /// What no later message would name as well.

@@ -1,53 +1,104 @@
 //! Putting another configuration in force while the agent serves.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
 use datapath::Maps;
+use datapath::abi::Settings;
+use tracing::warn;
+
+use super::rules::Rules;
 
 use crate::config::{Config, Described, Sources};
 use crate::control::{Changed, Reloaded};
 use crate::instance::Instance;
+use crate::policy::Policy;
 
 /// The configuration in force, and where it came from.
 pub(super) struct Live {
     instance: Instance,
     sources: Sources,
     config: Mutex<Config>,
+    rules: Rules,
 }
 
 impl Live {
-    pub(super) fn new(instance: Instance, config: Config, sources: Sources) -> Self {
+    pub(super) fn new(instance: Instance, config: Config, sources: Sources, rules: Rules) -> Self {
         Self {
             instance,
             sources,
             config: Mutex::new(config),
+            rules,
         }
+    }
+
+    pub(super) fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// A copy of what is in force now.
+    pub(super) fn config(&self) -> Config {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the sources again. One update of one map puts all in force that can change.
     pub(super) fn reload(&self) -> Reloaded {
         match self.replace() {
-            Ok(changed) => Reloaded::InForce { changed },
+            Ok((changed, excluded)) => Reloaded::InForce { changed, excluded },
             Err(error) => Reloaded::Refused {
                 why: format!("{error:#}"),
             },
         }
     }
 
-    fn replace(&self) -> Result<Vec<Changed>> {
-        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What changed, and how many connections the new rules took back to plain TCP.
+    fn replace(&self) -> Result<(Vec<Changed>, usize)> {
+        let mut current = self.lock();
         let new = self.sources.load()?;
         refuse_fixed(&current, &new)?;
         let options = new.options();
-        Maps::open(&self.instance.pins())?.change(|settings| {
+        let limits = |settings: &mut Settings| {
             settings.queue_limit = options.queue_limit;
             settings.memory_limit = options.memory_limit;
-        })?;
-        let changed = current.changes(&new);
+        };
+        let maps = Maps::open(&self.instance.pins())?;
+        let policy = Policy::of(&new);
+        let mut changed: Vec<_> = current.changes(&new).iter().map(named).collect();
+        let are_other = policy != Policy::of(&current);
+        if are_other {
+            self.rules.replace(&maps, policy, limits)?;
+            changed.extend(other_rules(&current, &new));
+        } else {
+            maps.change(limits)?;
+        }
         *current = new;
-        Ok(changed.iter().map(named).collect())
+        if !are_other {
+            return Ok((changed, 0));
+        }
+        let excluded = self.rules.retire_excluded(&maps).unwrap_or_else(|error| {
+            warn!("connections that the rules exclude are not all taken back: {error}");
+            0
+        });
+        Ok((changed, excluded))
     }
+}
+
+/// Rules are many lines: that they differ is told, not how.
+fn other_rules(current: &Config, new: &Config) -> Option<Changed> {
+    let count = |config: &Config| format!("{} rules", config.rules.len());
+    (current.rules != new.rules).then(|| Changed {
+        key: "rule".into(),
+        old: count(current),
+        new: count(new),
+    })
 }
 
 /// None is put in force when one cannot be.

@@ -19,9 +19,9 @@ use tracing::{debug, warn};
 
 use super::reload::Live;
 use super::trace::Hub;
-use crate::config::{Config, Sources};
 use crate::control::{self, AgentInfo, Request};
 use crate::instance::Instance;
+use crate::workload::tree::Tree;
 
 /// Time between two looks for handshakes that never ended.
 const TIDY: Duration = Duration::from_secs(30);
@@ -57,19 +57,15 @@ struct Desk {
     page: Option<String>,
 }
 
-pub(super) fn run(
-    instance: Instance,
-    config: Config,
-    sources: Sources,
-    page: Option<String>,
-    maps: &Maps,
-) -> Result<()> {
+pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>, maps: &Maps) -> Result<()> {
     let (stop, stopped) = mpsc::channel();
     let on_signal = stop.clone();
     // Nobody receives any more: it is stopping already.
     let handler = move || on_signal.send(()).unwrap_or_default();
     ctrlc::set_handler(handler).context("cannot handle signals")?;
-    let (for_programs, for_adoption) = (reopen(&instance)?, reopen(&instance)?);
+    let instance = live.instance();
+    let (for_programs, for_adoption) = (reopen(instance)?, reopen(instance)?);
+    let for_workloads = reopen(instance)?;
     let path = instance.control_socket();
     let listener = listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let _socket = Socket(path);
@@ -78,12 +74,14 @@ pub(super) fn run(
     let desk = Desk {
         hub: hub.clone(),
         stop,
-        live: Arc::new(Live::new(instance, config.clone(), sources)),
+        live: live.clone(),
         page,
     };
     // These end with the process, wherever they are: stopping is no worse than being killed, and a look
     // at all programs of a busy host may take seconds.
-    thread::spawn(move || look_at_programs(&config, &for_programs));
+    let (looking, following) = (live.clone(), live.clone());
+    thread::spawn(move || look_at_programs(&looking, &for_programs));
+    thread::spawn(move || follow_workloads(&following, tree, &for_workloads));
     thread::spawn(move || adopt(&for_adoption));
     thread::spawn(move || accept(&listener, &desk));
     thread::scope(|scope| {
@@ -99,10 +97,18 @@ fn reopen(instance: &Instance) -> Result<Maps> {
     Maps::open(&instance.pins()).context("cannot open the maps that were just pinned")
 }
 
-/// Learns of each program that connects or listens whether it may splice.
-fn look_at_programs(config: &Config, maps: &Maps) {
+/// Learns of each program that connects or listens whether it may splice, and which rules concern it.
+fn look_at_programs(live: &Live, maps: &Maps) {
+    let tell = |program, path: &Path| {
+        if let Err(error) = live.rules().see(maps, program, path) {
+            let path = path.display();
+            warn!("connections of {path} are not enrolled: {error}");
+        }
+    };
     let look = || -> datapath::Result<()> {
-        let mut programs = Programs::load(maps, |path| config.never_splices(path))?;
+        let config = live.config();
+        let programs = Programs::load(maps, |path| config.never_splices(path))?;
+        let mut programs = programs.telling(tell);
         // Some may have started between the survey and the attachment.
         programs.survey()?;
         loop {
@@ -111,6 +117,24 @@ fn look_at_programs(config: &Config, maps: &Maps) {
     };
     if let Err(error) = look() {
         warn!("connections of new programs are not enrolled: {error}");
+    }
+}
+
+/// Learns of each cgroup which rules concern it.
+fn follow_workloads(live: &Live, mut tree: Tree, maps: &Maps) {
+    loop {
+        let changes = match tree.poll(LISTEN) {
+            Ok(changes) => changes,
+            Err(error) => {
+                warn!("cgroups cannot be followed any more: {error}");
+                return;
+            }
+        };
+        for change in changes {
+            if let Err(error) = live.rules().follow(maps, change) {
+                warn!("connections of a new cgroup are not enrolled: {error}");
+            }
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::output;
-use crate::observe::conns::socket_addrs;
 use crate::workload::Workloads;
 
 /// Sockets that are done, on standard error.
@@ -47,7 +46,7 @@ pub(super) fn list(held: &[Held]) -> Result<()> {
 }
 
 fn describe(held: &Held, workloads: &Workloads) -> String {
-    let (local, remote) = socket_addrs(&held.end.endpoints);
+    let (local, remote) = held.end.endpoints.addrs();
     let label = workloads.of(held.end.inode, held.end.cgroup_id).label();
     let why = match &held.by {
         HeldBy::Unread => format!("has not read {}", output::bytes(held.end.unread.into())),
@@ -64,7 +63,7 @@ pub(super) fn json(held: &[Held]) -> serde_json::Value {
 }
 
 fn one_json(held: &Held, workloads: &Workloads) -> serde_json::Value {
-    let (local, remote) = socket_addrs(&held.end.endpoints);
+    let (local, remote) = held.end.endpoints.addrs();
     let sender = match &held.by {
         HeldBy::Unread | HeldBy::Reader => None,
         HeldBy::Sender(sender) => Some(sender.task.display().to_string()),

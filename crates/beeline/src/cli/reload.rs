@@ -26,7 +26,7 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     }
     match outcome {
         Reloaded::InForce { .. } if args.json => Ok(ExitCode::SUCCESS),
-        Reloaded::InForce { changed } => tell(&changed),
+        Reloaded::InForce { changed, excluded } => tell(&changed, excluded),
         Reloaded::Refused { .. } if args.json => Ok(ExitCode::FAILURE),
         Reloaded::Refused { why } => {
             eprintln!("error: not reloaded, the old settings stay in force: {why}");
@@ -48,12 +48,17 @@ fn ask(instance: &Instance) -> Result<Reloaded> {
         .context("the agent does not know how to reload: it is of an earlier version, restart it")
 }
 
-fn tell(changed: &[Changed]) -> Result<ExitCode> {
+fn tell(changed: &[Changed], excluded: usize) -> Result<ExitCode> {
     if changed.is_empty() {
         output::line("reloaded; nothing differs from before")?;
     }
     for Changed { key, old, new } in changed {
         output::line(&format!("reloaded: {key} is {new}, was {old}"))?;
+    }
+    if excluded > 0 {
+        output::line(&format!(
+            "{excluded} connections went back to plain TCP, as the rules exclude them now"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use datapath::Maps;
-use datapath::abi::Handshake;
+use datapath::abi::{Handshake, Reason};
 use datapath::drain::{self, Held, Outcome};
 use serde_json::json;
 
@@ -44,7 +44,9 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let maps = Maps::open(&instance.pins())?;
     let chosen = choose(&conns::list(&maps)?, args)?;
     let bar = Bar::new("retiring");
-    let outcome = drain::retire(&maps, &chosen, deadline, |progress| bar.show(progress));
+    let outcome = drain::retire(&maps, &chosen, Reason::Retired, deadline, |progress| {
+        bar.show(progress);
+    });
     drop(bar);
     match outcome? {
         Outcome::Done { released } => done(args, chosen.len(), released),

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::mistake::{File, Mistake};
+use super::rules::RULE;
 use super::setting::{Origin, Unfit, Wrong};
 
 /// Below that two words have nothing to do with each other.
@@ -31,9 +32,9 @@ pub(super) fn apply(config: &mut Config, file: &Arc<File>) -> Vec<Mistake> {
     mistakes
 }
 
-struct Reader<'a> {
-    config: &'a mut Config,
-    file: &'a Arc<File>,
+pub(super) struct Reader<'a> {
+    pub(super) config: &'a mut Config,
+    pub(super) file: &'a Arc<File>,
     mistakes: Vec<Mistake>,
 }
 
@@ -43,6 +44,7 @@ impl Reader<'_> {
         for (key, value) in table {
             let name = format!("{prefix}{}", key.get_ref());
             match value.get_ref() {
+                _ if name == RULE => self.rules(value),
                 DeValue::Table(inner) if is_table(&name) => self.table(&format!("{name}."), inner),
                 _ => self.setting(&name, key.span(), value),
             }
@@ -56,14 +58,13 @@ impl Reader<'_> {
         };
         match self.config.set(name, value, origin) {
             Some(Ok(())) => {}
-            Some(Err(unfit)) => self.unfit(name, unfit),
+            Some(Err(unfit)) => self.unfit(name, example(name), unfit),
             None if is_table(name) => self.no_table(name, value),
             None => self.unknown(name, key),
         }
     }
 
-    fn unfit(&mut self, name: &str, unfit: Unfit) {
-        let example = example(name);
+    pub(super) fn unfit(&mut self, name: &str, example: &str, unfit: Unfit) {
         let unread = |wrong: &Wrong| !self.is_told(&wrong.span);
         let wrong: Vec<_> = unfit.wrong.into_iter().filter(unread).collect();
         for wrong in wrong {
@@ -117,7 +118,13 @@ impl Reader<'_> {
         told.any(|told| told.start <= span.end && span.start <= told.end)
     }
 
-    fn tell(&mut self, span: Range<usize>, what: String, expected: String, hint: Option<String>) {
+    pub(super) fn tell(
+        &mut self,
+        span: Range<usize>,
+        what: String,
+        expected: String,
+        hint: Option<String>,
+    ) {
         let file = self.file.clone();
         self.mistakes.push(Mistake {
             file,
@@ -151,6 +158,7 @@ fn neighbours(name: &str) -> Vec<&'static str> {
     let rests = keys().filter_map(|key| key.strip_prefix(prefix));
     let mut names: Vec<_> = rests
         .map(|rest| rest.split('.').next().unwrap_or(rest))
+        .chain(prefix.is_empty().then_some(RULE))
         .collect();
     names.dedup();
     names
@@ -161,29 +169,35 @@ fn similar(name: &str) -> Option<&'static str> {
     let tables = keys().filter_map(|key| Some(key.split_once('.')?.0));
     keys()
         .chain(tables)
-        .map(|key| (strsim::jaro_winkler(last(key), last(name)), key))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .chain([RULE])
+        .filter_map(|key| Some((alike(last(key), last(name))?, key)))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, key)| key)
+}
+
+/// How much alike two words are, if they are at all.
+pub(super) fn alike(a: &str, b: &str) -> Option<f64> {
+    Some(strsim::jaro_winkler(a, b)).filter(|likeness| *likeness >= ALIKE)
 }
 
 fn meant(name: &str, key: &str) -> String {
     let table = |name: &str| name.rsplit_once('.').map(|(table, _)| table.to_owned());
     match key.split_once('.') {
-        _ if table(name) == table(key) && !is_table(key) => {
+        _ if table(name) == table(key) && !is_table(key) && key != RULE => {
             format!("did you mean `{}`?", last(key))
         }
         Some((table, setting)) => format!("did you mean `{setting}` in [{table}]?"),
+        None if key == RULE => "did you mean [[rule]]?".into(),
         None if is_table(key) => format!("did you mean the table [{key}]?"),
         None => format!("did you mean `{key}`, above all tables?"),
     }
 }
 
-fn last(name: &str) -> &str {
+pub(super) fn last(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
-fn list(names: &[&str]) -> String {
+pub(super) fn list(names: &[&str]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),

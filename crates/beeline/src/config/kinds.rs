@@ -1,5 +1,6 @@
 //! The kinds of values that settings have.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -152,7 +153,7 @@ impl Executables {
         self.0.matches_path(path)
     }
 
-    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    pub(super) fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         let text = string(value)?;
         if !text.starts_with('/') {
             return Err(wrong(value, quoted(text)));
@@ -161,6 +162,12 @@ impl Executables {
             hint: Some(format!("it is no pattern: {error}")),
             ..wrong(value, quoted(text))
         })
+    }
+}
+
+impl fmt::Display for Executables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&quoted(self.0.as_str()))
     }
 }
 
@@ -183,7 +190,7 @@ impl Kind for Vec<Executables> {
     }
 
     fn write(&self) -> String {
-        let patterns = self.iter().map(|pattern| quoted(pattern.0.as_str()));
+        let patterns = self.iter().map(ToString::to_string);
         format!("[{}]", patterns.collect::<Vec<_>>().join(", "))
     }
 }
@@ -253,22 +260,22 @@ fn written_size(bytes: u64) -> String {
     }
 }
 
-fn string<'a>(value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Wrong> {
+pub(super) fn string<'a>(value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Wrong> {
     value.get_ref().as_str().ok_or_else(|| wrong_type(value))
 }
 
 /// A string in TOML.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.into()).to_string()
 }
 
-fn wrong(value: &Spanned<DeValue<'_>>, found: String) -> Wrong {
+pub(super) fn wrong(value: &Spanned<DeValue<'_>>, found: String) -> Wrong {
     let span = value.span();
     let hint = None;
     Wrong { span, found, hint }
 }
 
-fn wrong_type(value: &Spanned<DeValue<'_>>) -> Wrong {
+pub(super) fn wrong_type(value: &Spanned<DeValue<'_>>) -> Wrong {
     let kind = value.get_ref().type_str();
     let article = if kind.starts_with(['a', 'i']) {
         "an"

@@ -1,10 +1,13 @@
 //! The configuration: TOML files, every setting optional, every mistake told with its place.
 //!
-//! The list below is the only one of settings: fields, keys, documentation, defaults, examples and `beeline config` follow from it.
+//! The list below is the only one of settings: fields, keys, documentation, defaults, examples and
+//! `beeline config` follow from it. Rules are read by `rules.rs`.
 
 mod check;
 mod kinds;
 mod mistake;
+mod rule;
+mod rules;
 mod setting;
 mod show;
 mod sources;
@@ -15,6 +18,7 @@ use datapath::socket::Options;
 
 pub use kinds::{Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
 pub use mistake::Mistake;
+pub use rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 pub use setting::{Change, Described, Origin, Setting};
 pub use show::{example, toml};
 pub use sources::{DEFAULT_DIR, Error, Sources};
@@ -36,6 +40,10 @@ setting::settings! {
     /// Executables that do not call splice(2) on sockets, though their files could.
     "socket.never_splices" never_splices: Vec<Executables>, example "[\"/usr/bin/python3*\"]",
         Change::Detach;
+
+    /// What becomes of connections that no rule matches: "auto" for the socket path where it is safe,
+    /// "kernel" to leave them alone.
+    "defaults.path" otherwise: Outcome, example "\"kernel\"", Change::Live;
 
     /// Where the page for browsers on this host is served, and Prometheus metrics at /metrics; "off"
     /// for nowhere.

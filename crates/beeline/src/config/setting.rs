@@ -135,6 +135,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Config {
             $($(#[doc = $about])+ pub $field: $crate::config::Setting<$kind>,)+
+            /// The rules of all files, in their order.
+            pub rules: Vec<$crate::config::Rule>,
         }
 
         impl Default for Config {
@@ -145,6 +147,7 @@ macro_rules! settings {
                         value: <$kind>::default(),
                         origin: origin.clone(),
                     },)+
+                    rules: Vec::new(),
                 }
             }
         }

@@ -5,13 +5,15 @@ use super::{Config, Described};
 /// Wide enough for most settings.
 const COLUMN: usize = 36;
 
-/// Every setting with its value, and who chose it in a comment; it can be used as a configuration.
+/// Every setting with its value, and who chose it in a comment, and all rules; it can be used as a configuration.
 #[must_use]
 pub fn toml(config: &Config) -> String {
-    tables(&config.describe(), |setting, name| {
+    let settings = tables(&config.describe(), |setting, name| {
         let line = format!("{name} = {}", setting.value);
         format!("{line:COLUMN$} # {}\n", setting.origin)
-    })
+    });
+    let rules = config.rules.iter().map(|rule| format!("\n{}", rule.toml()));
+    settings + &rules.collect::<String>()
 }
 
 /// A file in which every setting is explained and commented out.

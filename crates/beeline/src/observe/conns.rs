@@ -2,18 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
-use datapath::abi::{EndRecord, Endpoints, Handshake, Reason, TxPath};
+use datapath::abi::{EndRecord, Handshake, Reason, TxPath};
 use datapath::{Maps, Result, socket};
 use serde::Serialize;
 
 use super::picture::Camera;
 use crate::workload::{Workload, Workloads};
-
-/// linux/socket.h
-const AF_INET6: u16 = 10;
 
 /// What names a connection to a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +159,7 @@ fn pair(ends: &[&EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connecti
 }
 
 fn view(record: &EndRecord, workloads: &Workloads) -> End {
-    let (local, remote) = socket_addrs(&record.endpoints);
+    let (local, remote) = record.endpoints.addrs();
     let (path, reason) = match record.end.retiring {
         0 => (record.end.tx.into(), record.end.tx_reason),
         retiring => (TxPath::Kernel as u32, retiring),
@@ -184,24 +181,4 @@ fn view(record: &EndRecord, workloads: &Workloads) -> End {
         kernel_bytes: record.end.kernel_bytes,
         unread_bytes: record.unread,
     }
-}
-
-/// Local and remote address; an IPv4-mapped one is shown as the IPv4 address it is.
-#[must_use]
-pub fn socket_addrs(endpoints: &Endpoints) -> (SocketAddr, SocketAddr) {
-    let ip = |words: &[u32; 4]| {
-        if endpoints.family == AF_INET6 {
-            let mut bytes = [0; 16];
-            for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
-                to.copy_from_slice(&word.to_ne_bytes());
-            }
-            IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
-        } else {
-            IpAddr::V4(Ipv4Addr::from(words[0].to_ne_bytes()))
-        }
-    };
-    (
-        SocketAddr::new(ip(&endpoints.local_ip), endpoints.local_port),
-        SocketAddr::new(ip(&endpoints.remote_ip), endpoints.remote_port),
-    )
 }

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use datapath::abi::{self, EventKind, Reason};
 use serde::{Deserialize, Serialize};
 
-use super::conns::socket_addrs;
-
 /// Something that happened to one end of a connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {
@@ -36,7 +34,7 @@ pub struct Event {
 
 impl From<&abi::Event> for Event {
     fn from(event: &abi::Event) -> Self {
-        let (local, remote) = socket_addrs(&event.endpoints);
+        let (local, remote) = event.endpoints.addrs();
         let kind = EventKind::from_raw(event.kind);
         let reason = Reason::from_raw(event.reason).filter(|reason| *reason != Reason::None);
         let enrolled = event.own.snd_nxt != 0 || event.own.rcv_nxt != 0;

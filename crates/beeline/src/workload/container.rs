@@ -1,4 +1,4 @@
-//! Names from cgroup paths, as the container runtimes and systemd lay them out.
+//! What cgroup paths tell, as the container runtimes and systemd lay them out.
 
 /// Characters of a container id that people quote.
 const SHORT: usize = 12;
@@ -6,25 +6,37 @@ const SHORT: usize = 12;
 /// Length of the hexadecimal ids of containerd, CRI-O, Docker and Podman.
 const ID: usize = 64;
 
-/// `None` for a cgroup that is neither a container's nor a unit's.
+/// Container or unit, for people. `None` for a cgroup that belongs to neither.
 pub(super) fn name(cgroup: &str) -> Option<String> {
-    let parts = || cgroup.rsplit('/');
-    parts()
-        .find_map(container)
-        .or_else(|| parts().find_map(unit))
+    let unit = || units(cgroup).find(|unit| unit.ends_with(".service"));
+    container(cgroup).map(short).or_else(unit).map(Into::into)
 }
 
-/// `docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>.scope`, `libpod-<id>.scope`, or the
-/// id alone where the runtime does not use systemd.
-fn container(part: &str) -> Option<String> {
-    let id = part.strip_suffix(".scope").unwrap_or(part);
-    let id = id.rsplit_once('-').map_or(id, |(_, id)| id);
-    let is_id = id.len() == ID && id.bytes().all(|c| c.is_ascii_hexdigit());
-    is_id.then(|| id[..SHORT].into())
+/// The id of the innermost container around a cgroup: that of `docker-<id>.scope`,
+/// `cri-containerd-<id>.scope`, `crio-<id>.scope`, `libpod-<id>.scope`, or the name of the cgroup
+/// where the runtime does not use systemd.
+#[must_use]
+pub fn container(cgroup: &str) -> Option<&str> {
+    cgroup.rsplit('/').find_map(|part| {
+        let id = part.strip_suffix(".scope").unwrap_or(part);
+        let id = id.rsplit_once('-').map_or(id, |(_, id)| id);
+        let is_id = id.len() == ID && id.bytes().all(|c| c.is_ascii_hexdigit());
+        is_id.then_some(id)
+    })
 }
 
-fn unit(part: &str) -> Option<String> {
-    part.ends_with(".service").then(|| part.into())
+/// The part of a container's id that people quote.
+#[must_use]
+pub fn short(id: &str) -> &str {
+    &id[..SHORT.min(id.len())]
+}
+
+/// The units of systemd around a cgroup, the innermost first.
+pub fn units(cgroup: &str) -> impl Iterator<Item = &str> {
+    let suffixes = [".service", ".scope", ".slice"];
+    cgroup
+        .rsplit('/')
+        .filter(move |part| suffixes.iter().any(|suffix| part.ends_with(suffix)))
 }
 
 #[cfg(test)]
@@ -41,11 +53,18 @@ mod tests {
             format!("/machine.slice/libpod-{id}.scope/container"),
         ] {
             assert_eq!(name(&path).as_deref(), Some("0123456789ab"), "{path}");
+            assert_eq!(container(&path), Some(id.as_str()), "{path}");
         }
         assert_eq!(
             name("/system.slice/nginx.service").as_deref(),
             Some("nginx.service")
         );
         assert_eq!(name("/user.slice/user-0.slice"), None);
+    }
+
+    #[test]
+    fn a_cgroup_is_in_every_unit_around_it() {
+        let found: Vec<_> = units("/a.slice/b.service/worker/c.scope").collect();
+        assert_eq!(found, ["c.scope", "b.service", "a.slice"]);
     }
 }

@@ -1,6 +1,7 @@
 //! What runs behind a socket: process, cgroup, container.
 
 mod container;
+pub mod tree;
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,6 +10,8 @@ use std::path::Path;
 
 use procfs::process::{self, FDTarget};
 use serde::Serialize;
+
+pub use container::{container, short, units};
 
 /// Who holds a socket, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

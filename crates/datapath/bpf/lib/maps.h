@@ -106,6 +106,45 @@ struct {
 	__uint(max_entries, STRANGERS_BYTES);
 } strangers SEC(".maps");
 
+/* The rules in their two generations, of which settings.generation tells the one in force. User space
+ * makes the tables of a generation anew, and its element of `rules` before them. Sizes stand for types
+ * where clang leaves these out of the BTF of objects that do not use them.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct rules);
+} rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_HASH);
+			__uint(map_flags, BPF_F_NO_PREALLOC);
+			__uint(max_entries, 1);
+			__uint(key_size, sizeof(struct rule_answer));
+			__uint(value_size, sizeof(struct rule_set));
+		});
+} rule_exact SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+			__uint(map_flags, BPF_F_NO_PREALLOC);
+			__uint(max_entries, 1);
+			__uint(key_size, sizeof(struct rule_range));
+			__uint(value_size, sizeof(struct rule_set));
+		});
+} rule_ranges SEC(".maps");
+
 /* Maps that hold an enrolled socket, each with a reference to its psock. */
 #define MAPS_OF_A_SOCKET 2
 #define MAPS_OF_A_LEAVING_SOCKET 1

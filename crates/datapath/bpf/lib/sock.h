@@ -94,9 +94,9 @@ static __always_inline __u32 psock_unread(struct sk_psock *psock)
 	return BPF_CORE_READ(psock, ingress_msg.next) != &psock->ingress_msg;
 }
 
-static __always_inline void read_endpoints(struct sock *sk, struct endpoints *to)
+static __always_inline void read_endpoints_of(struct sock *sk, __u16 family, struct endpoints *to)
 {
-	to->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	to->family = family;
 	to->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	to->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 	if (to->family == AF_INET6) {
@@ -106,6 +106,11 @@ static __always_inline void read_endpoints(struct sock *sk, struct endpoints *to
 		to->local_ip[0] = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
 		to->remote_ip[0] = BPF_CORE_READ(sk, __sk_common.skc_daddr);
 	}
+}
+
+static __always_inline void read_endpoints(struct sock *sk, struct endpoints *to)
+{
+	read_endpoints_of(sk, BPF_CORE_READ(sk, __sk_common.skc_family), to);
 }
 
 static __always_inline __u32 sock_netns(struct sock *sk)

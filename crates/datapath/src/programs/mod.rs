@@ -8,8 +8,10 @@ mod elf;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -25,6 +27,9 @@ use crate::{Error, Result, object};
 /// Device, inode and time of change of a file that was looked at.
 type Version = (u64, u64, i64, i64);
 
+/// Who is told the paths of programs.
+type Naming<'a> = dyn Fn(Program, &Path) + 'a;
+
 /// Looks at programs, and tells the datapath.
 pub struct Programs<'a> {
     maps: &'a Maps,
@@ -33,6 +38,8 @@ pub struct Programs<'a> {
     heard: Rc<RefCell<Vec<Process>>>,
     /// Of which it is known, whatever their files say, that they do not splice from sockets.
     trusted: Box<dyn Fn(&Path) -> bool + 'a>,
+    /// Is told the path of a program before anybody else is told of the program.
+    named: Box<Naming<'a>>,
     seen: HashMap<Version, Code>,
 }
 
@@ -69,8 +76,24 @@ impl<'a> Programs<'a> {
             ring,
             heard,
             trusted,
+            named: Box::new(|_, _| {}),
             seen,
         })
+    }
+
+    /// Tells the path of every program, as its processes see it, before its verdict holds.
+    #[must_use]
+    pub fn telling(mut self, named: impl Fn(Program, &Path) + 'a) -> Self {
+        self.named = Box::new(named);
+        self
+    }
+
+    /// What runs now: programs, and their paths as their processes see them.
+    ///
+    /// # Errors
+    /// When the kernel refuses the iterator.
+    pub fn running(&self) -> Result<Vec<(Program, PathBuf)>> {
+        self.paths(&self.processes()?)
     }
 
     /// Looks at every running program.
@@ -115,7 +138,23 @@ impl<'a> Programs<'a> {
         Ok(found.map(|process| process.program))
     }
 
+    /// Of those that still execute the same program.
+    fn paths(&self, processes: &[Process]) -> Result<Vec<(Program, PathBuf)>> {
+        let all = processes.iter();
+        let mut paths: Vec<_> = all.filter_map(|one| Some((*one, path(one.pid)?))).collect();
+        let now = self.processes()?;
+        let now: HashSet<_> = now.iter().map(|p| (p.pid, p.program)).collect();
+        paths.retain(|(process, _)| now.contains(&(process.pid, process.program)));
+        let named = paths.into_iter();
+        Ok(named
+            .map(|(process, path)| (process.program, path))
+            .collect())
+    }
+
     fn judge(&mut self, processes: &[Process]) -> Result<()> {
+        for (program, path) in self.paths(processes)? {
+            (self.named)(program, &path);
+        }
         let mut looked = Vec::new();
         for process in processes {
             if self.maps.verdict(process.program)? == Verdict::Unknown {
@@ -137,7 +176,7 @@ impl<'a> Programs<'a> {
     /// `None` when the process is gone.
     fn look(&mut self, pid: u32) -> Option<Verdict> {
         let process = PathBuf::from(format!("/proc/{pid}"));
-        if (self.trusted)(&fs::read_link(process.join("exe")).ok()?) {
+        if (self.trusted)(&path(pid)?) {
             return Some(Verdict::NeverSplices);
         }
         let maps = fs::read_to_string(process.join("maps")).ok()?;
@@ -188,6 +227,13 @@ impl<'a> Programs<'a> {
             .map_err(Error::io("read", name))?;
         Ok(bytes)
     }
+}
+
+/// The path of an executable, also of one that was replaced since. `None` when the process is gone.
+fn path(pid: u32) -> Option<PathBuf> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let replaced = path.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    Some(replaced.map_or_else(|| path.clone(), |path| OsStr::from_bytes(path).into()))
 }
 
 /// The address ranges of mapped code that comes from files, as `/proc/<pid>/map_files` names them.

@@ -1,0 +1,293 @@
+//! Rules of the configuration, from the file to real connections.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::load::Load;
+use common::{Agent, Beeline, SOON, pair};
+use serde_json::Value;
+use tempfile::TempDir;
+use testbed::{Cgroup, kernel_test, wait_for};
+
+/// An instance with rules of its own, and the agent that put them in force.
+struct Bed {
+    beeline: Beeline,
+    dir: TempDir,
+    agent: Option<Agent>,
+}
+
+impl Bed {
+    fn new(cgroup: &Cgroup, rules: &str) -> Self {
+        let (beeline, dir) = (Beeline::new(cgroup), TempDir::new().unwrap());
+        let mut bed = Self {
+            beeline,
+            dir,
+            agent: None,
+        };
+        bed.write(rules);
+        bed.start();
+        bed
+    }
+
+    fn start(&mut self) {
+        let dir = self.dir.path().to_str().unwrap();
+        self.agent = Some(self.beeline.agent_with(&["--config", dir]));
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("config.toml")
+    }
+
+    fn write(&self, rules: &str) {
+        fs::write(self.file(), rules).unwrap();
+    }
+
+    fn reload(&self, rules: &str) -> Value {
+        self.write(rules);
+        let out = self.beeline.json(&["reload", "--json"]);
+        assert_eq!(out["outcome"], "in_force", "{out}");
+        out
+    }
+
+    fn reasons(&self) -> Value {
+        self.beeline.status()["work"]["reasons"].clone()
+    }
+
+    fn count(&self, reason: &str) -> u64 {
+        self.reasons()[reason].as_u64().unwrap_or(0)
+    }
+
+    fn redirected(&self) -> Value {
+        self.beeline.status()["work"]["redirected_bytes"].clone()
+    }
+
+    /// These connections were enrolled, and are on the kernel path because of rules.
+    fn all_excluded(&self, count: usize) {
+        let conns = self.beeline.json(&["conns", "--json"]);
+        let conns = conns.as_array().unwrap();
+        assert_eq!(conns.len(), count);
+        for end in conns
+            .iter()
+            .flat_map(|conn| [&conn["client"], &conn["server"]])
+        {
+            assert_eq!(
+                (&end["path"], &end["reason"]),
+                (&"kernel".into(), &"excluded".into())
+            );
+        }
+    }
+
+    /// Makes a connection, and returns why it is on the kernel path.
+    fn why(&self) -> Option<String> {
+        let before = self.reasons();
+        let ends = pair();
+        let after = self.reasons();
+        drop(ends);
+        let after = after.as_object().unwrap().iter();
+        let mut more = after.filter(|(reason, count)| before[reason] != **count);
+        more.next().map(|(reason, _)| reason.clone())
+    }
+}
+
+fn excluded() -> Option<String> {
+    Some("excluded".into())
+}
+
+/// The path from the root of cgroup2.
+fn path(cgroup: &Cgroup) -> String {
+    let mount = testbed::cgroup2_mount().unwrap();
+    let path = cgroup.path().strip_prefix(mount).unwrap();
+    format!("/{}", path.display())
+}
+
+fn kernel(local: &str, remote: &str) -> String {
+    format!("[[rule]]\npath = \"kernel\"\nlocal = {{ {local} }}\nremote = {{ {remote} }}\n")
+}
+
+kernel_test! {
+    fn every_field_is_matched_at_either_end(cgroup: &Cgroup) {
+        let id = "0123456789abcdef".repeat(4);
+        let unit = cgroup.child("web.service").unwrap();
+        let container = unit.child(&format!("docker-{id}.scope")).unwrap();
+        container.enter().unwrap();
+        let bed = Bed::new(cgroup, "");
+        let own = path(cgroup);
+        let binary = std::env::current_exe().unwrap();
+        let directory = binary.parent().unwrap().display().to_string();
+        assert_eq!(bed.why(), None);
+        for (ask, matches) in [
+            (format!("cgroup = \"{own}\""), true),
+            (format!("cgroup = [\"/nowhere\", \"{own}/web.*/*\"]"), true),
+            (format!("cgroup = \"{own}/db.*\""), false),
+            ("unit = \"web.service\"".into(), true),
+            ("unit = [\"db.service\", \"w?b.*\"]".into(), true),
+            ("unit = \"db.service\"".into(), false),
+            ("container = \"*\"".into(), true),
+            (format!("container = \"{id}\""), true),
+            ("container = \"0123456789ab\"".into(), true),
+            ("container = \"0123456789ac\"".into(), false),
+            (format!("executable = \"{}\"", binary.display()), true),
+            (format!("executable = \"{directory}/*\""), true),
+            ("executable = \"/usr/bin/*\"".into(), false),
+            ("uid = [7, 0]".into(), true),
+            ("uid = 7".into(), false),
+            ("cidr = \"127.0.0.0/8\"".into(), true),
+            ("cidr = [\"10.0.0.0/8\", \"::/0\"]".into(), false),
+            ("port = [\"1024-65535\"]".into(), true),
+            ("port = \"1-1023\"".into(), false),
+            ("unit = \"web.service\", uid = 0, cidr = \"127.0.0.1\"".into(), true),
+            ("unit = \"web.service\", uid = 7".into(), false),
+            ("unit = \"web.service\", container = \"a*\"".into(), false),
+        ] {
+            for rule in [kernel(&ask, ""), kernel("", &ask)] {
+                bed.reload(&rule);
+                let expected = matches.then(|| "excluded".to_owned());
+                assert_eq!(bed.why(), expected, "{rule}");
+            }
+        }
+    }
+
+    fn the_default_decides_where_no_rule_does_and_one_end_is_enough(cgroup: &Cgroup) {
+        let bed = Bed::new(cgroup, "[defaults]\npath = \"kernel\"\n");
+        assert_eq!(bed.why(), excluded());
+        let rule = |path, ask| format!("[[rule]]\npath = \"{path}\"\nlocal = {{ {ask} }}\n");
+        let otherwise = "[defaults]\npath = \"kernel\"\n";
+        for path in ["socket", "auto"] {
+            bed.reload(&(rule(path, "port = \"1024-65535\"") + otherwise));
+            assert_eq!(bed.why(), None, "{path}");
+        }
+        bed.reload(&(rule("socket", "port = 1") + otherwise));
+        assert_eq!(bed.why(), excluded());
+        bed.reload("");
+        assert_eq!(bed.why(), None);
+    }
+
+    /// No connection of a cgroup that a rule names is ever enrolled, however soon it is made; of
+    /// others, some may be left alone until the agent knows their cgroups.
+    fn a_workload_that_starts_is_judged_from_its_first_connection_on(cgroup: &Cgroup) {
+        let own = path(cgroup);
+        let bed = Bed::new(cgroup, &kernel(&format!("cgroup = \"{own}/*/db-*\""), ""));
+        let outer = cgroup.child("apps").unwrap();
+        for n in 0..100 {
+            let inner = outer.child(&format!("db-{n}")).unwrap();
+            inner.enter().unwrap();
+            let ends = pair();
+            assert!(bed.beeline.maps().conns().is_empty(), "{n}: {}", bed.reasons());
+            drop(ends);
+            cgroup.enter().unwrap();
+        }
+        assert_eq!(bed.count("excluded") + bed.count("unknown_workload"), 100);
+        let web = outer.child("web").unwrap();
+        web.enter().unwrap();
+        wait_for("the agent to know it", SOON, || bed.why().is_none()).unwrap();
+        let known = bed.count("excluded");
+        let db = outer.child("db-x").unwrap();
+        db.enter().unwrap();
+        wait_for("the agent to know it", SOON, || bed.why() == excluded()).unwrap();
+        assert!(bed.count("excluded") > known);
+    }
+
+    fn without_an_agent_the_rules_hold_and_a_new_workload_is_left_alone(cgroup: &Cgroup) {
+        let own = path(cgroup);
+        let mut bed = Bed::new(cgroup, &kernel(&format!("cgroup = \"{own}/db\""), ""));
+        let (web, db) = (cgroup.child("web").unwrap(), cgroup.child("db").unwrap());
+        web.enter().unwrap();
+        wait_for("the agent to know it", SOON, || bed.why().is_none()).unwrap();
+        db.enter().unwrap();
+        wait_for("the agent to know it", SOON, || bed.why() == excluded()).unwrap();
+        assert!(bed.agent.take().expect("it runs").terminate());
+        assert_eq!(bed.why(), excluded());
+        web.enter().unwrap();
+        assert_eq!(bed.why(), None);
+        let new = cgroup.child("new").unwrap();
+        new.enter().unwrap();
+        assert_eq!(bed.why().as_deref(), Some("unknown_workload"));
+        bed.start();
+        assert_eq!(bed.why(), None);
+    }
+
+    fn reload_takes_back_what_is_excluded_now_and_loses_nothing(cgroup: &Cgroup) {
+        let bed = Bed::new(cgroup, "");
+        let load = Load::start();
+        let out = bed.reload(&kernel("port = 1", ""));
+        assert_eq!(out["excluded"], 0, "{out}");
+        let out = bed.reload(&kernel("cidr = \"127.0.0.1\"", "uid = 0"));
+        assert_eq!(out["excluded"], 4, "{out}");
+        let then = bed.redirected();
+        load.moves(20 << 20);
+        assert_eq!(bed.redirected(), then);
+        bed.all_excluded(4);
+        assert_eq!(bed.why(), excluded());
+        // What is included again is redirected when it connects again.
+        bed.reload("");
+        assert_eq!(bed.why(), None);
+        load.moves(10 << 20);
+        assert_eq!(bed.redirected(), then);
+        load.finish();
+    }
+
+    fn reloads_one_after_the_other_under_load_lose_nothing(cgroup: &Cgroup) {
+        let bed = Bed::new(cgroup, "");
+        let loads: Vec<_> = (0..6)
+            .map(|n| {
+                let load = Load::start();
+                bed.reload(&kernel(&format!("port = \"{n}-60000\""), &format!("uid = {n}")));
+                load.moves(4 << 20);
+                load
+            })
+            .collect();
+        for load in loads {
+            load.finish();
+        }
+    }
+
+    fn an_agent_that_starts_with_other_rules_takes_back_what_they_exclude(cgroup: &Cgroup) {
+        let mut bed = Bed::new(cgroup, "");
+        let load = Load::start();
+        bed.agent.take().expect("it runs").kill();
+        bed.write(&kernel("uid = 0", ""));
+        bed.start();
+        bed.all_excluded(4);
+        let then = bed.redirected();
+        load.moves(10 << 20);
+        assert_eq!(bed.redirected(), then);
+        load.finish();
+    }
+
+    fn a_mistake_keeps_the_old_rules(cgroup: &Cgroup) {
+        let bed = Bed::new(cgroup, &kernel("uid = 0", ""));
+        bed.write("[[rule]]\npath = \"socket\"\nlocal = { uid = 0, prt = 80 }\n");
+        let said = bed.beeline.fails(&["reload"]);
+        assert!(said.contains("config.toml:3:20") && said.contains("`port`"), "{said}");
+        assert_eq!(bed.why(), excluded());
+    }
+
+    fn an_executable_that_starts_is_known_before_it_is_enrolled(cgroup: &Cgroup) {
+        let Some(curl) = testbed::process::find("curl") else {
+            panic!("curl is not installed: scripts/setup.sh test says how");
+        };
+        let curl = fs::canonicalize(curl).unwrap();
+        let bed = Bed::new(cgroup, &kernel(&format!("executable = \"{}\"", curl.display()), ""));
+        assert_eq!(bed.why(), None);
+        let (listener, addr) = testbed::traffic::listen(([127, 0, 0, 1], 0)).unwrap();
+        let call = |curl: &PathBuf| {
+            let url = format!("http://{addr}/");
+            let mut child = std::process::Command::new(curl)
+                .args(["--silent", "--max-time", "20", &url])
+                .spawn()
+                .unwrap();
+            let server = testbed::traffic::accept(&listener).unwrap();
+            testbed::traffic::write_all(&server, b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+            drop(server);
+            child.wait().unwrap();
+        };
+        let before = bed.beeline.maps().totals().unwrap().enrolled;
+        wait_for("the agent to know it", SOON, || {
+            call(&curl);
+            bed.count("excluded") > 0
+        }).unwrap();
+        assert_eq!(bed.beeline.maps().totals().unwrap().enrolled, before);
+    }
+}

@@ -1,0 +1,376 @@
+//! Rules that leave connections to the kernel path: each thing that they may ask for, at either end.
+
+mod common;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::{Bed, Dropping, Result, SOON, expect_connections, expect_reasons, talk};
+use datapath::abi::{Dimension, Program, Reason, RuleAnswer, RuleSet};
+use datapath::adopt::Adopter;
+use datapath::programs::Programs;
+use datapath::rules::{InForce, Known, Opinion, Prefix, Tables, prepare};
+use testbed::traffic::{self, SocketOptions};
+use testbed::{Cgroup, Masquerade, Node, kernel_test, wait_for};
+
+const PORT: u16 = 8080;
+
+fn put(bed: &Bed, tables: &Tables) -> Result<InForce> {
+    Ok(prepare(bed, tables)?.put_in_force(bed, |_| {})?)
+}
+
+/// One rule for the kernel path that asks for this.
+fn exclude(dimension: Dimension, prefixes: Vec<Prefix>) -> Tables {
+    let mut tables = Tables::new(&[true], false);
+    tables.accept(dimension, &[Some(prefixes)]);
+    tables
+}
+
+/// Nobody's answer is accepted, except this one.
+fn exclude_one(bed: &Bed, accepted: RuleAnswer, known: &[RuleAnswer]) -> Result<()> {
+    let mut tables = Tables::new(&[true], false);
+    tables.ask_for(accepted_dimension(&accepted), RuleSet::default());
+    for answer in known {
+        tables.answer(*answer, RuleSet::default());
+    }
+    tables.answer(accepted, [0].into_iter().collect());
+    put(bed, &tables)?;
+    Ok(())
+}
+
+fn accepted_dimension(answer: &RuleAnswer) -> Dimension {
+    let raw = u32::try_from(answer.dimension).expect("a small number");
+    Dimension::from_raw(raw).expect("made of one")
+}
+
+fn network(ip: &str, len: u8) -> Vec<Prefix> {
+    vec![Prefix::network(ip.parse().expect("an address"), len)]
+}
+
+fn loopback() -> Result<(TcpStream, TcpStream)> {
+    let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+    connect(&listener, addr)
+}
+
+fn connect(listener: &TcpListener, to: SocketAddr) -> Result<(TcpStream, TcpStream)> {
+    let client = traffic::connect(to)?;
+    Ok((client, traffic::accept(listener)?))
+}
+
+/// Whether connections made by `pair` are enrolled: one with these tables, one with none.
+fn excluded_by(
+    bed: &Bed,
+    tables: &Tables,
+    pair: impl Fn() -> Result<(TcpStream, TcpStream)>,
+) -> Result<bool> {
+    let before = bed.totals()?;
+    put(bed, tables)?;
+    let (a, b) = pair()?;
+    talk(&a, &b)?;
+    let after = bed.totals()?;
+    put(bed, &Tables::new(&[], false))?;
+    let counted = |reason| after.count(reason) - before.count(reason);
+    let enrolled = after.enrolled - before.enrolled;
+    assert_eq!(enrolled, if counted(Reason::Excluded) == 1 { 0 } else { 2 });
+    assert_eq!(
+        counted(Reason::UnknownWorkload) + counted(Reason::UnknownProgram),
+        0
+    );
+    Ok(enrolled == 0)
+}
+
+kernel_test! {
+    fn ports_exclude_at_the_end_that_has_them(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        let pair = || connect(&listener, addr);
+        let port = addr.port();
+        for dimension in [Dimension::LocalPort, Dimension::RemotePort] {
+            for (ports, expected) in [(port..=port, true), (port - 1..=port + 1, true), (1..=9, false)] {
+                let tables = exclude(dimension, Prefix::ports(ports.clone()));
+                assert_eq!(excluded_by(&bed, &tables, pair)?, expected, "{dimension:?} {ports:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn networks_exclude_whatever_family_the_socket_has(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (v4, at4) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        let (v6, at6) = traffic::listen((Ipv6Addr::LOCALHOST, 0))?;
+        let both = SocketOptions::new().only_v6(false);
+        let (mapped, any) = both.listen((Ipv6Addr::UNSPECIFIED, 0))?;
+        let at_mapped = SocketAddr::from((Ipv4Addr::LOCALHOST, any.port()));
+        let through = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), any.port()));
+        for dimension in [Dimension::LocalAddress, Dimension::RemoteAddress] {
+            for (listener, to, ip, expected) in [
+                (&v4, at4, ("127.0.0.0", 8), true),
+                (&v4, at4, ("127.0.0.1", 32), true),
+                (&v4, at4, ("127.0.0.2", 32), false),
+                (&v4, at4, ("::", 0), false),
+                (&v6, at6, ("::1", 128), true),
+                (&v6, at6, ("::", 0), true),
+                (&v6, at6, ("0.0.0.0", 0), false),
+                (&mapped, at_mapped, ("127.0.0.0", 8), true),
+                (&mapped, through, ("127.0.0.0", 8), true),
+                (&mapped, through, ("::", 0), false),
+            ] {
+                let tables = exclude(dimension, network(ip.0, ip.1));
+                let found = excluded_by(&bed, &tables, || connect(listener, to))?;
+                assert_eq!(found, expected, "{dimension:?} {to} {ip:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn each_end_is_judged_by_the_addresses_that_it_sees(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let vip: SocketAddr = "10.97.0.1:80".parse()?;
+        let at = SocketAddr::from((web.ip(), PORT));
+        let _service = node.service_with(vip, at, Masquerade::Always)?;
+        let (listener, _) = web.listen(at)?;
+        let pair = || Ok((client.connect(vip)?, traffic::accept(&listener)?));
+        let one = |ip: IpAddr| vec![Prefix::network(ip, 32)];
+        let gateway = testbed::node::GATEWAY;
+        for (dimension, ip, expected) in [
+            (Dimension::RemoteAddress, vip.ip(), true), // the client's view
+            (Dimension::LocalAddress, vip.ip(), false),
+            (Dimension::LocalAddress, web.ip().into(), true), // the server's view
+            (Dimension::RemoteAddress, web.ip().into(), false),
+            (Dimension::RemoteAddress, gateway.into(), true),
+            (Dimension::LocalAddress, client.ip().into(), true),
+            (Dimension::RemoteAddress, client.ip().into(), false),
+        ] {
+            let found = excluded_by(&bed, &exclude(dimension, one(ip)), pair)?;
+            assert_eq!(found, expected, "{dimension:?} {ip}");
+        }
+        Ok(())
+    }
+
+    fn users_exclude(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        for dimension in [Dimension::LocalUser, Dimension::RemoteUser] {
+            for (uid, expected) in [(0, true), (1, false), (1 << 31, false)] {
+                let tables = exclude(dimension, vec![Prefix::user(uid)]);
+                assert_eq!(excluded_by(&bed, &tables, loopback)?, expected, "{dimension:?} {uid}");
+            }
+        }
+        Ok(())
+    }
+
+    fn cgroups_exclude_and_one_that_is_not_known_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let id = cgroup.path().metadata()?.ino();
+        for dimension in [Dimension::LocalWorkload, Dimension::RemoteWorkload] {
+            let of = |id| RuleAnswer::cgroup(dimension, id);
+            for (accepted, known, reason) in [
+                (of(id), vec![], Some(Reason::Excluded)),
+                (of(1), vec![of(id)], None),
+                (of(1), vec![], Some(Reason::UnknownWorkload)),
+            ] {
+                let before = bed.totals()?;
+                exclude_one(&bed, accepted, &known)?;
+                let (a, b) = loopback()?;
+                talk(&a, &b)?;
+                let after = bed.totals()?;
+                for other in [Reason::Excluded, Reason::UnknownWorkload] {
+                    let counted = after.count(other) - before.count(other);
+                    assert_eq!(counted, u64::from(reason == Some(other)), "{dimension:?} {other:?}");
+                }
+                assert_eq!(after.enrolled - before.enrolled, if reason.is_none() { 2 } else { 0 });
+            }
+        }
+        Ok(())
+    }
+
+    fn programs_exclude_and_one_that_is_not_known_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let own = Programs::load(&bed, |_| true)?.of(std::process::id())?.expect("it runs");
+        let other = Program { inode: 1, ..own };
+        for dimension in [Dimension::LocalProgram, Dimension::RemoteProgram] {
+            let of = |program| RuleAnswer::program(dimension, program);
+            for (accepted, known, reason) in [
+                (of(own), vec![], Some(Reason::Excluded)),
+                (of(other), vec![of(own)], None),
+                (of(other), vec![], Some(Reason::UnknownProgram)),
+            ] {
+                let before = bed.totals()?;
+                exclude_one(&bed, accepted, &known)?;
+                let (a, b) = loopback()?;
+                talk(&a, &b)?;
+                let after = bed.totals()?;
+                for other in [Reason::Excluded, Reason::UnknownProgram] {
+                    let counted = after.count(other) - before.count(other);
+                    assert_eq!(counted, u64::from(reason == Some(other)), "{dimension:?} {other:?}");
+                }
+                assert_eq!(after.enrolled - before.enrolled, if reason.is_none() { 2 } else { 0 });
+            }
+        }
+        Ok(())
+    }
+
+    fn the_first_rule_that_matches_decides_for_each_end_and_exclusions_are_absolute(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        let pair = || connect(&listener, addr);
+        let port = || Some(Prefix::ports(addr.port()..=addr.port()));
+        // The 71 rules in front match nothing, so that the deciding ones are in the second word.
+        let none = || Some(Prefix::ports(1..=1));
+        let ordered = |last: &[(bool, Option<Vec<Prefix>>)], otherwise| {
+            let front = (0..71).map(|_| (true, none()));
+            let (kernel, asked): (Vec<_>, Vec<_>) = front.chain(last.iter().cloned()).unzip();
+            let mut tables = Tables::new(&kernel, otherwise);
+            tables.accept(Dimension::LocalPort, &asked);
+            tables
+        };
+        for (rules, otherwise, expected) in [
+            // Only the server's end has the port: the client's has no opinion.
+            (vec![(false, port())], true, false),
+            (vec![(true, port())], false, true),
+            (vec![(false, port()), (true, port())], false, false),
+            (vec![(true, port()), (false, port())], false, true),
+            (vec![(false, port()), (true, None)], false, true), // the client's end
+            (vec![], false, false),
+            (vec![], true, true),
+        ] {
+            let tables = ordered(&rules, otherwise);
+            assert_eq!(excluded_by(&bed, &tables, pair)?, expected, "{rules:?} {otherwise}");
+        }
+        Ok(())
+    }
+
+    /// With either generation every connection is enrolled; with parts of both it would not be.
+    fn another_generation_is_in_force_as_a_whole(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let any = || Some(network("127.0.0.0", 8));
+        let other = || Some(network("10.0.0.0", 8));
+        let mut one = Tables::new(&[false, true], false);
+        one.accept(Dimension::LocalAddress, &[any(), None]);
+        let mut two = Tables::new(&[true, false], false);
+        two.accept(Dimension::LocalAddress, &[other(), None]);
+        put(&bed, &one)?;
+        let stop = AtomicBool::new(false);
+        let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        let made = thread::scope(|scope| -> Result<u64> {
+            let swaps = scope.spawn(|| -> Result<u64> {
+                let mut swaps = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    put(&bed, if swaps % 2 == 0 { &two } else { &one })?;
+                    swaps += 1;
+                }
+                Ok(swaps)
+            });
+            let mut made = 0;
+            while made < 3000 {
+                connect(&listener, addr)?;
+                made += 1;
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(swaps.join().expect("no panic")? > 2);
+            Ok(made)
+        })?;
+        let totals = bed.emptied()?;
+        expect_connections(&totals, made);
+        expect_reasons(&totals, &[]);
+        Ok(())
+    }
+
+    fn a_connection_that_waits_is_not_adopted_after_other_rules_came(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let port = |port| exclude(Dimension::LocalPort, Prefix::ports(port..=port));
+        for (others, sockets) in [(false, 2), (true, 0)] {
+            put(&bed, &port(1))?;
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            let (server, _) = listener.accept()?;
+            wait_for("the record", SOON, || bed.waiting().len() == 1)?;
+            if others {
+                put(&bed, &port(2))?;
+            }
+            client.set_nonblocking(true)?;
+            server.set_nonblocking(true)?;
+            adopter.look()?;
+            assert_eq!(bed.enrolled().len(), sockets);
+            drop((client, server));
+            bed.emptied()?;
+        }
+        Ok(())
+    }
+
+    fn a_connection_that_blocks_and_is_excluded_does_not_wait(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        put(&bed, &exclude(Dimension::LocalUser, vec![Prefix::user(0)]))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        assert!(bed.waiting().is_empty());
+        drop((client, server));
+        bed.none_enrolled(&[(Reason::Excluded, 1)])
+    }
+
+    fn a_handshake_from_before_the_rules_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), PORT))?;
+        let dropping = Dropping::arriving(&client, "tcp flags syn,ack / syn,ack")?;
+        let connecting = client.spawn(move || traffic::connect(addr))?;
+        wait_for("the offer", SOON, || bed.offers().len() == 1)?;
+        put(&bed, &exclude(Dimension::LocalPort, Prefix::ports(1..=1)))?;
+        dropping.end()?;
+        let a = connecting.join()??;
+        let b = traffic::accept(&listener)?;
+        talk(&a, &b)?;
+        drop((a, b));
+        bed.none_enrolled(&[(Reason::UnknownWorkload, 1)])
+    }
+}
+
+#[test]
+fn what_is_not_known_matters_only_where_a_rule_may_match() {
+    let mut tables = Tables::new(&[true], false);
+    tables.accept(Dimension::LocalUser, &[Some(vec![Prefix::user(7)])]);
+    tables.ask_for(Dimension::LocalWorkload, RuleSet::default());
+    let somebody = |uid| Known {
+        uid: Some(uid),
+        cgroup: Some(1),
+        ..Known::default()
+    };
+    let ruling = tables.rule(&somebody(0), &somebody(7));
+    assert_eq!(ruling.client, Opinion::None);
+    assert_eq!(ruling.server, Opinion::UnknownWorkload);
+    assert_eq!(ruling.reason, Some(Reason::UnknownWorkload));
+}
+
+#[test]
+fn what_is_not_said_of_an_end_is_not_guessed() {
+    let mut tables = Tables::new(&[true, false], false);
+    tables.accept(Dimension::LocalPort, &[Some(Prefix::ports(80..=80)), None]);
+    let (mut client, mut server) = (Known::default(), Known::default());
+    let ruling = tables.rule(&client, &server);
+    assert_eq!(
+        (ruling.client, ruling.server),
+        (Opinion::Depends(0), Opinion::Depends(0))
+    );
+    assert!(ruling.depends());
+    client.local_port = Some(5000);
+    server.local_port = Some(81);
+    let ruling = tables.rule(&client, &server);
+    assert_eq!(
+        (ruling.client, ruling.server),
+        (Opinion::Socket(1), Opinion::Socket(1))
+    );
+    client.local_port = None;
+    server.local_port = Some(80);
+    let ruling = tables.rule(&client, &server);
+    assert_eq!(
+        (ruling.client, ruling.server),
+        (Opinion::Depends(0), Opinion::Kernel(0))
+    );
+    assert!(!ruling.depends() && ruling.reason == Some(Reason::Excluded));
+}

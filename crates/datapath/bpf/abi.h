@@ -46,6 +46,7 @@ enum reason {
 	REASON_QUEUE_FULL, /* the reader is behind: ordinary back-pressure has to act */
 	REASON_SHUT_DOWN, /* an end had shut this direction down: TCP has to answer the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
+	REASON_SMALL_WRITES, /* a stream of writes that TCP gathers into few segments */
 	/* Either. */
 	REASON_EXCLUDED, /* a rule or the default leaves the connection to the kernel path */
 	REASON_OPTION, /* the socket has an option that TCP's own calls alone honour */
@@ -84,7 +85,8 @@ enum end_flag {
 	END_CLIENT = 1, /* it connected; else it was accepted */
 	END_CLOSED = 2, /* the connection is over and was added to the totals */
 	END_SMALL_FLIGHT = 4, /* Beeline bounds the congestion window: lib/flight.h */
-	END_WAITING = 8, /* not enrolled yet: it waits until neither end blocks (adopt.bpf.c) */
+	END_WAITING = 8, /* not enrolled, but may be when the reason has passed (adopt.bpf.c) */
+	END_RETURNS = 16, /* it was enrolled before */
 };
 
 /* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */
@@ -111,7 +113,8 @@ struct end {
 	__u8 flags; /* of enum end_flag */
 	__u8 retiring; /* enum reason why this end redirects no more; never taken back */
 	__u16 empty_at; /* redirected_bytes >> 16 when the peer's queue was last seen empty: lib/peer.h */
-	__u16 pad;
+	__u8 small_writes; /* in a row: lib/small.h */
+	__u8 heard; /* tcp_sock.tcp_mstamp at the last of them */
 	struct program program; /* that called connect or listen */
 };
 
@@ -139,7 +142,11 @@ struct conn {
 	__u64 server_cookie;
 	__u8 client_left; /* that end is no target any more, as it blocks or has an option */
 	__u8 server_left;
-	__u8 pad[6];
+	__u8 leaves; /* both ends leave the maps, as TCP's own way is faster for them: lib/small.h */
+	__u8 client_out; /* then: that end has left them */
+	__u8 server_out;
+	__u8 returns; /* how often it was enrolled again after that */
+	__u8 pad[2];
 };
 
 /* The addresses of a socket. IPv4 in the first word; ports in host byte order. */
@@ -171,9 +178,12 @@ struct offer {
 	struct facts facts;
 };
 
-/* A connection that may be enrolled when neither end blocks; the key is the client's view. */
+/* A connection that may be enrolled when neither end blocks and, if it was before, when it is at rest;
+ * the key is the client's view.
+ */
 struct candidate {
 	struct conn conn; /* server_sk is 0 until the server is established */
+	__u64 not_before_ns; /* CLOCK_MONOTONIC; 0 if it was never enrolled */
 	__u32 client_netns; /* inode numbers of network namespaces */
 	__u32 server_netns;
 	__u32 generation; /* of the rules that let it pass */
@@ -289,7 +299,7 @@ _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
 _Static_assert(sizeof(struct conn) == 40, "conn");
 _Static_assert(sizeof(struct offer) == 104, "offer");
-_Static_assert(sizeof(struct candidate) == 56, "candidate");
+_Static_assert(sizeof(struct candidate) == 64, "candidate");
 _Static_assert(sizeof(struct facts) == 80, "facts");
 _Static_assert(sizeof(struct rule_answer) == 40, "rule_answer");
 _Static_assert(sizeof(struct rule_range) == 24, "rule_range");

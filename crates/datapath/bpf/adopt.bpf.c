@@ -2,6 +2,7 @@
 /*
  * Enrols connections that were local and fit from the beginning, but for an end that blocked, once
  * neither end does any more. A program may connect first and call fcntl later, and so may a server.
+ * And enrols those again that left for their small writes, after some time and when they are at rest.
  *
  * Iterators over TCP sockets hold the lock of each, see release.bpf.c. The client's end comes first,
  * so that whoever finds both in `conns` finds both in the maps.
@@ -24,14 +25,37 @@ static __always_inline bool is_ready(__u64 address, __u64 cookie)
 	       BPF_CORE_READ(sk, sk_socket, file) && !is_blocking(sk);
 }
 
-/* What other rules said when the connection began does not hold any more. */
+/* Nothing that it sent or got is on its way or waits. A stream hardly ever is. */
+static __always_inline bool is_at_rest(struct sock *sk)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+
+	return BPF_CORE_READ(tp, write_seq) == BPF_CORE_READ(tp, snd_una) &&
+	       BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0;
+}
+
+/* What other rules said when the connection began does not hold any more. Of one that was enrolled
+ * the agent has told the ends, if so.
+ */
+static __always_inline bool is_due(struct candidate *both, struct settings *set)
+{
+	struct conn *conn = &both->conn;
+
+	if (!both->not_before_ns)
+		return both->generation == set->generation;
+	return bpf_ktime_get_ns() >= both->not_before_ns &&
+	       is_at_rest((struct sock *)conn->client_sk) &&
+	       is_at_rest((struct sock *)conn->server_sk);
+}
+
 static __always_inline bool are_ready(struct candidate *both)
 {
 	struct settings *set = get_settings();
 	struct conn *conn = &both->conn;
 
-	return set && both->generation == set->generation &&
-	       is_ready(conn->client_sk, conn->client_cookie) &&
+	if (!set || !is_due(both, set))
+		return false;
+	return is_ready(conn->client_sk, conn->client_cookie) &&
 	       is_ready(conn->server_sk, conn->server_cookie);
 }
 
@@ -93,18 +117,22 @@ static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
 		return false;
 	if (!enter_maps(tp, &own))
 		return false;
-	/* Last of all: whoever comes before that still runs TCP's own calls. */
-	if (is_wanted((struct sock *)tp)) {
+	/* Last of all, as whoever comes before that still runs TCP's own calls; and who retires marks
+	 * the ends first, then looks whether they are in the map.
+	 */
+	if (end->retiring || is_wanted((struct sock *)tp)) {
 		bpf_map_delete_elem(&targets, &own);
 		bpf_map_delete_elem(&socks, &own);
 		return false;
 	}
 	/* It sends over the kernel path until all that it sent before has arrived. */
 	end->tx = TX_KERNEL;
-	end->tx_reason = REASON_BLOCKING;
+	end->tx_reason = REASON_PEER_LATE;
 	end->flags &= ~END_WAITING;
-	end->enrolled_ns = bpf_ktime_get_ns();
-	add(&sums->enrolled, 1);
+	if (!(end->flags & END_RETURNS)) {
+		end->enrolled_ns = bpf_ktime_get_ns();
+		add(&sums->enrolled, 1);
+	}
 	emit((struct sock *)tp, end, EVENT_ENROLLED, REASON_NONE);
 	return true;
 }
@@ -115,6 +143,7 @@ static __always_inline void client_enters(struct tcp_sock *tp, struct end *end,
 	struct conn conn = {
 		.client_sk = both->conn.client_sk,
 		.client_cookie = both->conn.client_cookie,
+		.returns = both->conn.returns,
 	};
 	struct handshake own = end->own;
 
@@ -136,7 +165,7 @@ static __always_inline void server_enters(struct tcp_sock *tp, struct end *end,
 	conn->server_cookie = both->conn.server_cookie;
 	conn->server_sk = both->conn.server_sk;
 	bpf_map_delete_elem(&waiting, &client);
-	if (sums)
+	if (sums && !(end->flags & END_RETURNS))
 		add(&sums->paired, 1);
 	emit((struct sock *)tp, end, EVENT_PAIRED, REASON_NONE);
 }

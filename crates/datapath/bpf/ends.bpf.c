@@ -42,7 +42,7 @@ int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct sk_psock *psock;
 
-	if (!sk || !end || end->flags & END_WAITING)
+	if (!sk || !end || was_never_enrolled(end))
 		return 0;
 	record.end = *end;
 	record.cookie = sock_cookie(sk);

@@ -5,6 +5,7 @@
 #include "vmlinux.h"
 #include "lib/chosen.h"
 #include "lib/maps.h"
+#include "lib/sock.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -15,7 +16,7 @@ int beeline_retire(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct handshake own;
 	__u32 *reason;
 
-	if (!ctx->sk || !end || end->retiring || end->flags & END_WAITING)
+	if (!ctx->sk || !end || end->retiring || was_never_enrolled(end))
 		return 0;
 	own = end->own;
 	reason = bpf_map_lookup_elem(&chosen, &own);

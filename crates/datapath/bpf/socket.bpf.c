@@ -14,11 +14,13 @@
 #include "vmlinux.h"
 #include "lib/count.h"
 #include "lib/flight.h"
+#include "lib/leave.h"
 #include "lib/maps.h"
 #include "lib/peer.h"
 #include "lib/program.h"
 #include "lib/rest.h"
 #include "lib/rules.h"
+#include "lib/small.h"
 #include "lib/sock.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -368,37 +370,6 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	return REASON_NONE;
 }
 
-/* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
- * has set an option that TCP has to heed (invariant 2). The peer sends over the kernel path, and when
- * nothing waits here or is on its way, the psock goes.
- */
-static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
-{
-	struct handshake own = end->own, client = client_view(end);
-	struct conn *conn;
-	struct sock *peer;
-	bool peer_left;
-
-	if ((!is_blocking(sk) && !has_option(sk)) || !sock_psock(sk))
-		return;
-	bpf_map_delete_elem(&targets, &own);
-	conn = bpf_map_lookup_elem(&conns, &client);
-	if (!conn)
-		return;
-	if (is_client(end)) {
-		conn->client_left = 1;
-		peer = (struct sock *)conn->server_sk;
-		peer_left = conn->server_left;
-	} else {
-		conn->server_left = 1;
-		peer = (struct sock *)conn->client_sk;
-		peer_left = conn->client_left;
-	}
-	if (may_leave(sk, calls_that_send(sk)) &&
-	    all_inside_sleep(peer, peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET))
-		bpf_map_delete_elem(&socks, &own);
-}
-
 /* Between accept() and fcntl() a socket blocks that will not block; its peer may send meanwhile. */
 #define GRACE_NS (100 * 1000 * 1000ULL)
 
@@ -412,7 +383,7 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 	if (!end || !sock_psock(sk))
 		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags &
 						       ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	else if (has_option(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
+	else if (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
 		leave_if_unfit(sk, end);
 }
 
@@ -427,16 +398,16 @@ static __always_inline void closed(struct sock *sk, struct end *end)
 	if (!sums || end->flags & END_CLOSED)
 		return;
 	end->flags |= END_CLOSED;
-	if (end->flags & END_WAITING) {
-		bpf_map_delete_elem(&waiting, &client);
+	bpf_map_delete_elem(end->flags & END_WAITING ? (void *)&waiting : (void *)&conns, &client);
+	if (was_never_enrolled(end))
 		return;
-	}
-	bpf_map_delete_elem(&conns, &client);
 	add(&sums->closed, 1);
 	add(&sums->closed_redirected_bytes, end->redirected_bytes);
 	add(&sums->closed_redirected_msgs, end->redirected_msgs);
 	add(&sums->closed_kernel_bytes, end->kernel_bytes);
 	emit(sk, end, EVENT_CLOSED, end->tx_reason);
+	if (end->flags & END_WAITING)
+		return;
 	bpf_map_delete_elem(&targets, &own);
 	if (!(BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN) && may_leave(sk, calls_that_send(sk)))
 		bpf_map_delete_elem(&socks, &own);
@@ -488,7 +459,7 @@ static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *
 	if (now != wanted && now <= 1)
 		bpf_setsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &wanted, sizeof(wanted));
 	/* It is plain TCP again, and has no more to pay. */
-	if (end->retiring && !sock_psock(sk))
+	if (!sock_psock(sk))
 		bpf_sock_ops_cb_flags_set(ops,
 					  ops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
 }
@@ -635,6 +606,22 @@ static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 	return !blocks((struct sock *)own) && !blocks(peer) && all_is_queued(peer);
 }
 
+/* The connection leaves the maps. */
+static __noinline int go_away(struct end *end)
+{
+	struct handshake client;
+	struct conn *conn;
+
+	if (!end)
+		return REASON_NONE;
+	client = client_view(end);
+	conn = bpf_map_lookup_elem(&conns, &client);
+	if (!conn)
+		return REASON_NONE;
+	conn->leaves = 1;
+	return REASON_SMALL_WRITES;
+}
+
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,
 					    enum reason reason)
 {
@@ -687,6 +674,8 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 			return over_kernel_path(msg, end, reason);
 	}
 	reason = hold_back(own, end);
+	if (!reason && streams_small_writes(own, end, size))
+		reason = go_away(end);
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);

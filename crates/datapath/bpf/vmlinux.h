@@ -223,6 +223,9 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 snd_una;
 	__u32 snd_cwnd_clamp;
+	__u32 mss_cache;
+	__u64 tcp_mstamp;
+	__u8 nonagle : 4;
 	__u8 syn_data : 1;
 	__u8 recvmsg_inq : 1;
 	bool is_mptcp;

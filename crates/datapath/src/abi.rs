@@ -153,6 +153,7 @@ named! {
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
         ShutDown = REASON_SHUT_DOWN "shut_down": "one end had shut this direction down: TCP answers the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
+        SmallWrites = REASON_SMALL_WRITES "small_writes": "it streams small writes, which TCP gathers into few segments",
         Excluded = REASON_EXCLUDED "excluded": "a rule or the default leaves it to the kernel path",
         Option = REASON_OPTION "option": "it has an option that TCP's own calls alone honour: SO_ZEROCOPY, SO_RCVLOWAT, SO_PEEK_OFF, TCP_INQ",
         Blocking = REASON_BLOCKING "blocking": "its reads may sleep: only sockets with O_NONBLOCK are redirected",

@@ -102,6 +102,9 @@ kernel_test! {
         let cases = [(1, 3_000), (7, 50_000), (1460, 2 << 20), (65_536, LARGE), (3 << 20, LARGE)];
         for (piece, bytes) in cases {
             let (a, b) = pair(&client, &web, web.ip())?;
+            // Else TCP gathers small writes, so that their connection leaves.
+            a.set_nodelay(true)?;
+            b.set_nodelay(true)?;
             sent += exchange_in(&a, &b, bytes, piece)?;
         }
         bed.all_redirected(5, sent)

@@ -32,6 +32,11 @@ static __always_inline bool is_client(const struct end *end)
 	return end->flags & END_CLIENT;
 }
 
+static __always_inline bool was_never_enrolled(const struct end *end)
+{
+	return (end->flags & (END_WAITING | END_RETURNS)) == END_WAITING;
+}
+
 static __always_inline struct handshake client_view(struct end *end)
 {
 	return is_client(end) ? end->own : mirror(end->own);

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Leaving the maps while the connection goes on: the socket is plain TCP then, and costs nothing. */
+#ifndef BEELINE_LEAVE_H
+#define BEELINE_LEAVE_H
+
+#include "maps.h"
+#include "rest.h"
+#include "sock.h"
+
+/* How long a connection that left for its small writes stays away; twice as long each time. */
+#define AWAY_NS (1000 * 1000 * 1000ULL)
+#define MAX_DOUBLINGS 6
+
+/* Both ends of a connection have left: they may be enrolled again, as ends that blocked at first. */
+static __always_inline void may_come_back(struct conn *conn, struct handshake client)
+{
+	struct candidate candidate = { .conn = *conn };
+	__u8 returns = conn->returns;
+
+	candidate.conn.returns = returns < MAX_DOUBLINGS ? returns + 1 : returns;
+	candidate.conn.leaves = 0;
+	candidate.conn.client_left = candidate.conn.server_left = 0;
+	candidate.conn.client_out = candidate.conn.server_out = 0;
+	candidate.client_netns = sock_netns((struct sock *)conn->client_sk);
+	candidate.server_netns = sock_netns((struct sock *)conn->server_sk);
+	candidate.not_before_ns = bpf_ktime_get_ns() + (AWAY_NS << (returns & 7));
+	bpf_map_update_elem(&waiting, &client, &candidate, BPF_ANY);
+	bpf_map_delete_elem(&conns, &client);
+}
+
+/* The socket has left for its small writes, or those of its peer. */
+static __always_inline void is_out(struct end *end, struct conn *conn, struct handshake client)
+{
+	end->flags |= END_WAITING | END_RETURNS;
+	end->tx = TX_KERNEL;
+	end->tx_reason = REASON_SMALL_WRITES;
+	end->small_writes = 0;
+	end->peer_sk = 0;
+	if (is_client(end))
+		conn->client_out = 1;
+	else
+		conn->server_out = 1;
+	/* If both look at once both may come here, and do the same. */
+	if (conn->client_out && conn->server_out)
+		may_come_back(conn, client);
+}
+
+/* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
+ * has set an option that TCP has to heed (invariant 2); or its connection leaves. The peer sends over
+ * the kernel path, and when nothing waits here or is on its way, the psock goes.
+ */
+static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
+{
+	struct handshake own = end->own, client = client_view(end);
+	struct conn *conn;
+	struct sock *peer;
+	bool peer_left;
+
+	if (!sock_psock(sk))
+		return;
+	conn = bpf_map_lookup_elem(&conns, &client);
+	if (!is_blocking(sk) && !has_option(sk) && !(conn && conn->leaves))
+		return;
+	bpf_map_delete_elem(&targets, &own);
+	if (!conn)
+		return;
+	if (is_client(end)) {
+		conn->client_left = 1;
+		peer = (struct sock *)conn->server_sk;
+		peer_left = conn->server_left;
+	} else {
+		conn->server_left = 1;
+		peer = (struct sock *)conn->client_sk;
+		peer_left = conn->client_left;
+	}
+	if (!may_leave(sk, calls_that_send(sk)) ||
+	    !all_inside_sleep(peer, peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET))
+		return;
+	bpf_map_delete_elem(&socks, &own);
+	if (conn->leaves)
+		is_out(end, conn, client);
+}
+
+#endif

@@ -1,0 +1,187 @@
+//! Streams of small writes are faster where TCP gathers them, so their connections leave the maps, and
+//! come back when they are at rest, in order and without loss (invariants 1, 2).
+
+mod common;
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use common::{Bed, Result, SOON, exchange, expect_connections, expect_reasons, seed, talk};
+use datapath::abi::{Handshake, Reason, Totals, TxPath};
+use datapath::adopt::Adopter;
+use datapath::drain::{self, Outcome};
+use std::time::Instant;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{self, stream};
+use testbed::{Cgroup, kernel_test, wait_for};
+
+/// Writes that the kernel path puts into one segment of loopback by the dozen.
+const SMALL: usize = 64;
+/// Fewer of them do not make a connection leave.
+const IN_A_ROW: u64 = 128;
+/// Long enough to leave on the way.
+const BYTES: u64 = 4 << 20;
+
+fn pair() -> Result<(TcpStream, TcpStream)> {
+    let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+    Ok((traffic::connect(addr)?, traffic::accept(&listener)?))
+}
+
+/// Sends `bytes` in writes of `size`, all read before it returns.
+fn one_way(from: &TcpStream, to: &TcpStream, bytes: u64, size: usize) -> Result {
+    let seed = seed();
+    let mut pattern = Pattern::new(seed);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result {
+            let (mut at, mut buf) = (Pattern::new(seed), vec![0; 1 << 16]);
+            while at.offset() < bytes {
+                let n = traffic::read(to, &mut buf)?;
+                assert_eq!(at.differs(&buf[..n]), None, "the first wrong byte");
+            }
+            Ok(())
+        });
+        stream::send_from(from, &mut pattern, bytes, size)?;
+        reader.join().expect("the reader does not panic")
+    })
+}
+
+/// Streams until neither end is in the maps.
+fn leave(bed: &Bed, (a, b): &(TcpStream, TcpStream)) -> Result {
+    let left = || bed.enrolled().is_empty();
+    let begin = Instant::now();
+    while !left() && begin.elapsed() < SOON {
+        one_way(a, b, BYTES, SMALL)?;
+    }
+    assert!(left(), "{:?}", bed.ends()?);
+    Ok(())
+}
+
+/// As the agent does it.
+fn come_back(bed: &Bed, adopter: &Adopter) -> Result {
+    Ok(wait_for("the way back", SOON, || {
+        adopter.look().expect("it looks");
+        bed.enrolled().len() == 2
+    })?)
+}
+
+fn redirected(bed: &Bed) -> Result<u64> {
+    Ok(bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum())
+}
+
+fn closed(bed: &Bed, pair: (TcpStream, TcpStream)) -> Result<Totals> {
+    drop(pair);
+    let totals = bed.emptied()?;
+    expect_connections(&totals, 1);
+    Ok(totals)
+}
+
+kernel_test! {
+    fn stream_of_small_writes_leaves_and_says_why(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pair = pair()?;
+        talk(&pair.0, &pair.1)?;
+        leave(&bed, &pair)?;
+        for end in bed.ends()? {
+            let (end, has_psock) = (end.end, end.has_psock);
+            let told = (TxPath::from_raw(end.tx.into()), Reason::from_raw(end.tx_reason.into()));
+            assert_eq!(told, (Some(TxPath::Kernel), Some(Reason::SmallWrites)));
+            assert_eq!(has_psock, 0, "it is plain TCP");
+        }
+        let before = redirected(&bed)?;
+        one_way(&pair.0, &pair.1, BYTES, SMALL)?;
+        exchange(&pair.0, &pair.1, BYTES)?;
+        assert_eq!(redirected(&bed)?, before, "it costs nothing");
+        let totals = closed(&bed, pair)?;
+        expect_reasons(&totals, &[(Reason::SmallWrites, 1)]);
+        Ok(())
+    }
+
+    fn what_tcp_would_not_gather_stays(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pair = pair()?;
+        // Large ones, few in a row, an answer to each, and at last without Nagle's algorithm.
+        one_way(&pair.0, &pair.1, BYTES, 16_000)?;
+        for _ in 0..10 {
+            one_way(&pair.0, &pair.1, (IN_A_ROW / 2) * SMALL as u64, SMALL)?;
+            talk(&pair.0, &pair.1)?;
+        }
+        for _ in 0..10 * IN_A_ROW {
+            talk(&pair.0, &pair.1)?;
+        }
+        pair.0.set_nodelay(true)?;
+        one_way(&pair.0, &pair.1, BYTES, SMALL)?;
+        assert_eq!(bed.enrolled().len(), 2);
+        let totals = closed(&bed, pair)?;
+        expect_reasons(&totals, &[]);
+        assert_eq!(totals.closed_kernel_bytes, 0);
+        Ok(())
+    }
+
+    fn connection_at_rest_comes_back(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let pair = pair()?;
+        for round in 1..=2 {
+            leave(&bed, &pair)?;
+            adopter.look()?;
+            assert!(bed.enrolled().is_empty(), "not at once, in round {round}");
+            come_back(&bed, &adopter)?;
+            let before = redirected(&bed)?;
+            for _ in 0..100 {
+                talk(&pair.0, &pair.1)?;
+            }
+            assert!(redirected(&bed)? > before, "{:?}", bed.ends()?);
+        }
+        exchange(&pair.0, &pair.1, BYTES)?;
+        let totals = closed(&bed, pair)?;
+        expect_reasons(&totals, &[(Reason::SmallWrites, 2)]);
+        Ok(())
+    }
+
+    fn connection_with_bytes_on_their_way_stays_away(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let pair = pair()?;
+        leave(&bed, &pair)?;
+        let mut pattern = Pattern::new(seed());
+        let mut at = pattern.clone();
+        stream::send_from(&pair.0, &mut pattern, 10_000, SMALL)?;
+        // Longer than it stays away.
+        thread::sleep(Duration::from_millis(1500));
+        adopter.look()?;
+        assert!(bed.enrolled().is_empty());
+        let mut got = [0; 10_000];
+        traffic::read_all(&pair.1, &mut got)?;
+        assert_eq!(at.differs(&got), None);
+        come_back(&bed, &adopter)?;
+        talk(&pair.0, &pair.1)?;
+        closed(&bed, pair)?;
+        Ok(())
+    }
+
+    fn retired_one_does_not_come_back(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let pair = pair()?;
+        leave(&bed, &pair)?;
+        let owns: Vec<Handshake> = bed.ends()?.iter().map(|end| end.end.own).collect();
+        let outcome = drain::retire(&bed, &owns, Reason::Retired, Instant::now() + SOON, |_| {})?;
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        thread::sleep(Duration::from_millis(1500));
+        adopter.look()?;
+        assert!(bed.enrolled().is_empty());
+        talk(&pair.0, &pair.1)?;
+        closed(&bed, pair)?;
+        Ok(())
+    }
+
+    fn connection_that_ends_while_it_is_away_leaves_nothing(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pair = pair()?;
+        leave(&bed, &pair)?;
+        assert_eq!((bed.waiting().len(), bed.conns().len()), (1, 0));
+        closed(&bed, pair)?;
+        Ok(())
+    }
+}

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::explain::Question;
 use crate::instance::Instance;
 
 /// How long either side waits for the other's next line.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a client can ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "command")]
 pub enum Request {
     /// Who are you? One [`AgentInfo`].
@@ -26,6 +27,11 @@ pub enum Request {
     Stop,
     /// Read the configuration again and put it in force. One [`Reloaded`].
     Reload,
+    /// Which path does a connection take, and why? One [`Answer`](crate::explain::Answer).
+    Explain {
+        /// Which connection.
+        question: Question,
+    },
 }
 
 /// Who serves an instance.

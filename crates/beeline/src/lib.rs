@@ -6,6 +6,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod instance;
 pub mod observe;
 pub mod policy;

@@ -256,6 +256,57 @@ kernel_test! {
         load.finish();
     }
 
+    fn explain_names_the_rule_and_its_line(cgroup: &Cgroup) {
+        let web = cgroup.child("web.service").unwrap();
+        let bed = Bed::new(cgroup, "");
+        bed.reload(
+            "[[rule]]\nname = \"databases\"\npath = \"kernel\"\nlocal = { port = 5432 }\n\n\
+             [[rule]]\npath = \"socket\"\nlocal = { unit = \"web.service\" }\n\n\
+             [defaults]\npath = \"kernel\"\n",
+        );
+        web.enter().unwrap();
+        wait_for("the agent to know it", SOON, || bed.why().is_none()).unwrap();
+        let explain = |ends: &[&str]| bed.beeline.json(&[&["explain", "--json"], ends].concat());
+        let place = |line| format!("{}:{line}", bed.file().display());
+        let own = format!("pid:{}", std::process::id());
+
+        let out = explain(&["10.0.0.1:40000", "10.0.0.2:5432"]);
+        assert_eq!((&out["path"], &out["reason"]), (&"kernel".into(), &"excluded".into()), "{out}");
+        assert_eq!(out["server"]["rule"]["place"], place(1));
+        assert_eq!(out["server"]["rule"]["name"], "databases");
+
+        let out = explain(&[&format!("{own}@127.0.0.1:40000"), "unit:web.service@127.0.0.1:80"]);
+        assert_eq!(out["path"], "socket", "{out}");
+        assert_eq!(out["client"]["rule"]["place"], place(6));
+
+        let out = explain(&[&own, "10.0.0.2"]);
+        assert_eq!((&out["path"], &out["client"]["says"]), (&"depends".into(), &"depends".into()), "{out}");
+
+        let out = explain(&["unit:web.service@:9", &format!("cgroup:{}@:80", path(cgroup))]);
+        assert_eq!((&out["path"], &out["server"]["says"]), (&"socket".into(), &"nothing".into()), "{out}");
+
+        let (client, _server) = pair();
+        let addr = client.local_addr().unwrap().to_string();
+        let out = explain(&[&addr]);
+        assert_eq!((&out["path"], &out["client"]["now"]), (&"socket".into(), &"start".into()), "{out}");
+        assert_eq!(out["server"]["rule"]["place"], place(6), "{out}");
+        let text = bed.beeline.ok(&["explain", &addr]);
+        assert!(text.contains("socket path") && text.contains(&place(6)), "{text}");
+        bed.reload("[[rule]]\npath = \"kernel\"\n");
+        let out = explain(&[&addr]);
+        assert_eq!((&out["path"], &out["client"]["now"]), (&"kernel".into(), &"kernel (excluded)".into()), "{out}");
+
+        for (ends, hint) in [
+            (vec!["127.0.0.1:1"], "name both its ends"),
+            (vec!["pid:4194999", ":80"], "there is no process"),
+            (vec!["unit:no.service", ":80"], "there is no unit:no.service"),
+            (vec!["nginx", ":80"], "it needs pid:NUMBER"),
+        ] {
+            let said = bed.beeline.fails(&[&["explain"], &ends[..]].concat());
+            assert!(said.contains(hint), "{said}");
+        }
+    }
+
     fn a_mistake_keeps_the_old_rules(cgroup: &Cgroup) {
         let bed = Bed::new(cgroup, &kernel("uid = 0", ""));
         bed.write("[[rule]]\npath = \"socket\"\nlocal = { uid = 0, prt = 80 }\n");

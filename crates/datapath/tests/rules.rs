@@ -120,6 +120,12 @@ kernel_test! {
                 let tables = exclude(dimension, network(ip.0, ip.1));
                 let found = excluded_by(&bed, &tables, || connect(listener, to))?;
                 assert_eq!(found, expected, "{dimension:?} {to} {ip:?}");
+                // As the server's end sees it alone.
+                let mut tables = tables;
+                let port = Prefix::ports(to.port()..=to.port());
+                tables.accept(Dimension::LocalPort, &[Some(port)]);
+                let found = excluded_by(&bed, &tables, || connect(listener, to))?;
+                assert_eq!(found, expected, "server: {dimension:?} {to} {ip:?}");
             }
         }
         Ok(())

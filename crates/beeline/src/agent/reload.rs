@@ -7,10 +7,12 @@ use datapath::Maps;
 use datapath::abi::Settings;
 use tracing::warn;
 
+use super::explain;
 use super::rules::Rules;
 
 use crate::config::{Config, Described, Sources};
 use crate::control::{Changed, Reloaded};
+use crate::explain::{Answer, Question};
 use crate::instance::Instance;
 use crate::policy::Policy;
 
@@ -43,6 +45,16 @@ impl Live {
     /// A copy of what is in force now.
     pub(super) fn config(&self) -> Config {
         self.lock().clone()
+    }
+
+    /// Says which path a connection takes, and why.
+    pub(super) fn explain(&self, question: &Question) -> Answer {
+        match Maps::open(&self.instance.pins()) {
+            Ok(maps) => explain::answer(&self.rules, &maps, question),
+            Err(error) => Answer::Refused {
+                why: error.to_string(),
+            },
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Config> {

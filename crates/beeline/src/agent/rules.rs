@@ -9,10 +9,11 @@ use datapath::abi::{EndRecord, Handshake, Program, Reason, RuleAnswer, RuleSet, 
 use datapath::drain::{self, Outcome};
 use datapath::ends::Ends;
 use datapath::programs::Programs;
-use datapath::rules::{self, InForce, Known, Tables};
+use datapath::rules::{self, InForce, Known, Opinion, Ruling, Tables};
 use datapath::{Maps, Result};
 use tracing::warn;
 
+use crate::config::Rule;
 use crate::policy::Policy;
 use crate::workload::tree::Change;
 
@@ -88,6 +89,24 @@ impl Rules {
         let mut state = self.lock();
         let answers = state.policy.of_program(program, path);
         state.answer(maps, answers)
+    }
+
+    /// Paths of all cgroups that are known.
+    pub(super) fn cgroups(&self) -> Vec<String> {
+        self.lock().cgroups.values().cloned().collect()
+    }
+
+    /// What they say of a connection between these two, and the rules that each end's opinion names.
+    pub(super) fn rule(&self, client: &Known, server: &Known) -> (Ruling, [Option<Rule>; 2]) {
+        let state = self.lock();
+        let ruling = state.tables.rule(client, server);
+        let rule = |opinion| match opinion {
+            Opinion::Socket(at) | Opinion::Kernel(at) | Opinion::Depends(at) => {
+                state.policy.rules().get(at).cloned()
+            }
+            _ => None,
+        };
+        (ruling, [ruling.client, ruling.server].map(rule))
     }
 
     /// Takes connections back to plain TCP that the rules in force do not let pass. One of which only

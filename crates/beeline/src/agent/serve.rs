@@ -203,6 +203,9 @@ fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
             sent
         }
         Some(Request::Reload) => control::send(&mut stream, &desk.live.reload()),
+        Some(Request::Explain { question }) => {
+            control::send(&mut stream, &desk.live.explain(&question))
+        }
         None => Ok(()),
     }
 }

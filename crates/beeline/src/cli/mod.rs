@@ -6,6 +6,7 @@ mod conns;
 mod demo;
 mod detach;
 mod doctor;
+mod explain;
 mod filter;
 mod generate;
 mod measure;
@@ -54,6 +55,7 @@ enum Command {
     Conns(conns::Args),
     Top(top::Args),
     Trace(trace::Args),
+    Explain(explain::Args),
     Doctor(doctor::Args),
     Config(config::Args),
     Demo(demo::Args),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Conns(args) => conns::run(&cli.instance, &args),
         Command::Top(args) => top::run(&cli.instance, &args),
         Command::Trace(args) => trace::run(&cli.instance, &args),
+        Command::Explain(args) => explain::run(&cli.instance, &args),
         Command::Reload(args) => reload::run(&cli.instance, &args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),

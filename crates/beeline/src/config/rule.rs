@@ -61,33 +61,36 @@ pub struct Rule {
     pub place: Place,
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "\"{name}\" ({})", self.place),
-            None => write!(f, "{}", self.place),
-        }
-    }
-}
-
 impl Rule {
     /// As a configuration has it.
     #[must_use]
     pub fn toml(&self) -> String {
         let name = self.name.as_deref();
         let name = name.map(|name| format!("name = {}\n", quoted(name)));
-        let ask = |end, ask: &Ask| match ask.toml() {
-            fields if fields.is_empty() => String::new(),
-            fields => format!("{end} = {{ {} }}\n", fields.join(", ")),
-        };
+        let lines = self.lines().join("\n");
         format!(
-            "[[rule]] # {}\n{}path = \"{}\"\n{}{}",
+            "[[rule]] # {}\n{}{lines}\n",
             self.place,
-            name.unwrap_or_default(),
-            self.path.name(),
-            ask("local", &self.local),
-            ask("remote", &self.remote),
+            name.unwrap_or_default()
         )
+    }
+
+    /// What it asks, and what becomes of the connections that it matches, in TOML on one line.
+    #[must_use]
+    pub fn asks(&self) -> String {
+        self.lines().join(", ")
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let ask = |end, ask: &Ask| match ask.toml() {
+            fields if fields.is_empty() => None,
+            fields => Some(format!("{end} = {{ {} }}", fields.join(", "))),
+        };
+        let path = format!("path = \"{}\"", self.path.name());
+        let asked = [ask("local", &self.local), ask("remote", &self.remote)];
+        std::iter::once(path)
+            .chain(asked.into_iter().flatten())
+            .collect()
     }
 }
 

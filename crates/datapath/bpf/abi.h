@@ -87,6 +87,7 @@ enum end_flag {
 	END_SMALL_FLIGHT = 4, /* Beeline bounds the congestion window: lib/flight.h */
 	END_WAITING = 8, /* not enrolled, but may be when the reason has passed (adopt.bpf.c) */
 	END_RETURNS = 16, /* it was enrolled before */
+	END_HELD = 32, /* its TCP_NOTSENT_LOWAT is Beeline's: lib/flight.h */
 };
 
 /* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */

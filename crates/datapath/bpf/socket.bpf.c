@@ -433,31 +433,26 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
 
 	if (!end)
 		return;
-	if (ops->args[1] == BPF_TCP_FIN_WAIT1)
+	if (ops->args[1] == BPF_TCP_FIN_WAIT1) {
 		leave_if_unfit(sk, end);
-	else if (ops->args[1] == BPF_TCP_CLOSE)
+	} else if (ops->args[1] == BPF_TCP_CLOSE) {
+		/* A socket may be disconnected, and live on. */
+		hold_sender(ops, sk, end, false);
 		closed(sk, end);
-	else if (ops->args[0] == BPF_TCP_CLOSE)
+	} else if (ops->args[0] == BPF_TCP_CLOSE) {
 		forget(ops, end);
+	}
 }
 
-/* An acknowledgement came, so this end sends over the kernel path. While it does so for want of
- * room, TCP must not take more than it can send at once: then the sender waits between two
- * messages, as it would for plain TCP's own buffers, until the reader has caught up and the
- * direction can return. Else it would wait within one, and go on over the kernel path for ever.
- */
+/* An acknowledgement came, so this end sends over the kernel path. */
 static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct end *end = own_end(ops);
-	int wanted, now;
 
-	if (!end || bpf_getsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &now, sizeof(now)))
+	if (!end)
 		return;
-	wanted = end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring;
-	keep_small(ops, sk, end, wanted);
-	/* What the program itself has set stays. */
-	if (now != wanted && now <= 1)
-		bpf_setsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &wanted, sizeof(wanted));
+	hold_sender(ops, sk, end,
+		    end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring);
 	/* It is plain TCP again, and has no more to pay. */
 	if (!sock_psock(sk))
 		bpf_sock_ops_cb_flags_set(ops,

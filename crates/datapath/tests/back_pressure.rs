@@ -248,6 +248,19 @@ kernel_test! {
         Ok(())
     }
 
+    /// It may connect again, and poll asks the mark even before.
+    fn low_water_mark_goes_with_the_connection(cgroup: &Cgroup) -> Result {
+        let _bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, _b) = pair(&client, &web, web.ip())?;
+        fill(&mut a, &mut Pattern::new(1))?;
+        assert_eq!(low_water(&a), 1);
+        common::disconnect(&a)?;
+        assert_eq!(low_water(&a), 0);
+        Ok(())
+    }
+
     fn low_water_mark_of_the_program_itself_stays(cgroup: &Cgroup) -> Result {
         let _bed = bed(cgroup)?;
         let node = Node::new()?;

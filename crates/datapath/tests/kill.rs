@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::part::{Part, Player};
-use common::{Bed, Result, SOON, expect_connections, seed};
+use common::{Bed, Result, SOON, disconnect, expect_connections, seed};
 use datapath::abi::Reason;
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
@@ -228,21 +228,5 @@ kernel_test! {
             results.push((&b).write(b"x").map_err(|error| error.kind()));
             Ok(results)
         })
-    }
-}
-
-/// connect(2) with AF_UNSPEC.
-fn disconnect(sock: &TcpStream) -> Result {
-    use std::os::fd::AsRawFd;
-    let nowhere = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
-        sa_data: [0; 14],
-    };
-    let size = size_of_val(&nowhere) as libc::socklen_t;
-    // SAFETY: the pointer and the size are those of a live address.
-    let done = unsafe { libc::connect(sock.as_raw_fd(), &raw const nowhere, size) };
-    match done {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error().into()),
     }
 }

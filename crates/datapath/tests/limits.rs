@@ -124,6 +124,8 @@ kernel_test! {
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         let (a, b) = pair(&client, &web, web.ip())?;
+        // Else they leave before.
+        a.set_nodelay(true)?;
         let seed = seed();
         let mut pattern = Pattern::new(seed);
         // Few enough of the kernel path for TCP to take them.

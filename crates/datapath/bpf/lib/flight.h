@@ -51,4 +51,26 @@ static __always_inline void keep_small(struct bpf_sock_ops *ops, struct sock *sk
 		end->flags ^= END_SMALL_FLIGHT;
 }
 
+/* While an end sends over the kernel path for want of room, TCP must not take more than it can send at
+ * once: then the sender waits between two messages, as it would for plain TCP's own buffers, until
+ * the reader has caught up and the direction can return. Else it would wait within one, and go on over
+ * the kernel path for ever. What the program itself has set stays.
+ */
+static __always_inline void hold_sender(struct bpf_sock_ops *ops, struct sock *sk, struct end *end,
+					bool hold)
+{
+	int wanted = hold, now;
+
+	keep_small(ops, sk, end, hold);
+	if (hold == !!(end->flags & END_HELD) ||
+	    bpf_getsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &now, sizeof(now)))
+		return;
+	if (!hold)
+		end->flags &= ~END_HELD;
+	if (now != !hold)
+		return;
+	if (!bpf_setsockopt(ops, SOL_TCP, TCP_NOTSENT_LOWAT, &wanted, sizeof(wanted)) && hold)
+		end->flags |= END_HELD;
+}
+
 #endif

@@ -397,6 +397,22 @@ pub fn option(sock: impl AsFd, level: i32, name: i32) -> i32 {
     value
 }
 
+/// connect(2) with AF_UNSPEC.
+pub fn disconnect(sock: &TcpStream) -> Result {
+    use std::os::fd::AsRawFd;
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    let size = size_of_val(&nowhere) as libc::socklen_t;
+    // SAFETY: the pointer and the size are those of a live address.
+    let done = unsafe { libc::connect(sock.as_raw_fd(), &raw const nowhere, size) };
+    match done {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
 /// Bytes in the send queue that the peer's kernel has not acknowledged or the window forbids.
 pub fn unsent(sock: &TcpStream) -> i32 {
     let mut bytes: libc::c_int = 0;

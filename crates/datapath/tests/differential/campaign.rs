@@ -234,7 +234,7 @@ fn regressions() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/differential/regressions")
 }
 
-/// Under a name that tells what it is about.
+/// Under a new name that tells what it is about.
 fn save(program: &Program) -> Result<PathBuf> {
     let last = program
         .steps
@@ -250,7 +250,11 @@ fn save(program: &Program) -> Result<PathBuf> {
             }
         })
         .collect();
-    let path = regressions().join(format!("{}.json", words.trim_matches('-')));
+    let name = words.trim_matches('-');
+    let path = (1..)
+        .map(|n| regressions().join(format!("{name}-{n}.json")))
+        .find(|path| !path.exists())
+        .expect("some number is free");
     fs::write(&path, serde_json::to_string_pretty(program)? + "\n")?;
     Ok(path)
 }

@@ -100,9 +100,14 @@ pub const KNOWN: &[Known] = &[
         matches: |past, found| {
             let fewer = matches!(&found.what, What::Call(Some(plain), Some(fast))
                 if fast.error() == libc::EAGAIN || (0..plain.ret).contains(&fast.ret));
+            let room = matches!(&found.what, What::Call(Some(plain), Some(fast))
+                if plain.ret < fast.ret);
             past.flooded[found.step.side as usize]
-                && fewer
-                && matches!(found.step.call.innermost(), Call::Send { .. })
+                && match found.step.call.innermost() {
+                    Call::Send { .. } => fewer,
+                    Call::Epoll { .. } => room,
+                    _ => false,
+                }
         },
     },
     Known {
@@ -173,6 +178,16 @@ pub const KNOWN: &[Known] = &[
                         }
             }
             What::Call(..) => false,
+        },
+    },
+    Known {
+        name: "nothing unacknowledged",
+        row: "`SIOCOUTQ` after a reset",
+        matches: |past, found| {
+            let nothing = matches!(&found.what, What::Call(_, Some(fast)) if fast.ret == 0);
+            nothing
+                && (past.closed[0] || past.closed[1])
+                && matches!(found.step.call.innermost(), Call::Outq)
         },
     },
     Known {

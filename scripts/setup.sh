@@ -138,6 +138,7 @@ find_missing() {
         need curl curl
         need pgrep procps
         need promtool prometheus
+        need tcpdump tcpdump
         command -v chromium-headless-shell >/dev/null || need chromium chromium-headless-shell
     fi
 }

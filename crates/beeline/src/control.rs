@@ -32,6 +32,11 @@ pub enum Request {
         /// Which connection.
         question: Question,
     },
+    /// Let programs capture until the client hangs up. One [`Capturing`].
+    Capture {
+        /// So many bytes of each message.
+        bytes: u32,
+    },
 }
 
 /// Who serves an instance.
@@ -44,6 +49,19 @@ pub struct AgentInfo {
     /// Where a browser on this host finds its page; absent when it serves none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
+}
+
+/// Whether anything is captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Capturing {
+    /// From now on.
+    Begun,
+    /// Nothing is.
+    Refused {
+        /// What is wrong, and what to do.
+        why: String,
+    },
 }
 
 /// What became of a reload: all of the new settings are in force, or the old ones still are.

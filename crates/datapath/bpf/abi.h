@@ -71,6 +71,8 @@ struct settings {
 	__u64 memory_limit; /* pages of TCP memory on the host before the kernel path */
 	__u32 generation; /* of the rules; the lowest bit says which half of their maps is in force */
 	__u32 judging; /* not 0: new connections are judged by rules */
+	__u32 capture; /* bytes of each message to capture; 0 while nobody captures */
+	__u32 pad;
 };
 
 /* Where a direction's next message goes. */
@@ -251,6 +253,8 @@ struct totals {
 	__u64 closed_redirected_msgs;
 	__u64 closed_kernel_bytes;
 	__u64 lost_events; /* trace events that found no room */
+	__u64 lost_pieces; /* of captured messages, likewise */
+	__u64 lost_bytes; /* in these */
 	__u64 reasons[REASON_COUNT];
 };
 
@@ -277,6 +281,27 @@ struct event {
 	__u32 netns; /* inode number of the socket's network namespace */
 };
 
+enum capture_limits {
+	CAPTURE_PIECE = 8192, /* most bytes in a `struct piece` */
+	CAPTURE_MAX = 262144, /* most bytes of a message */
+};
+
+/* A part of a message that an enrolled socket sent, in front of its bytes: an element of the ring
+ * buffer in `captures`.
+ */
+struct piece {
+	__u64 at_ns; /* CLOCK_MONOTONIC */
+	__u64 position; /* bytes that this end sent before the message, on either path */
+	struct handshake own;
+	struct endpoints endpoints;
+	__u32 size; /* of the message */
+	__u32 offset; /* of this part in it */
+	__u32 length; /* of this part */
+	__u8 is_client;
+	__u8 redirected;
+	__u8 pad[2];
+};
+
 /* One enrolled socket as the iterator in ends.bpf.c reports it. */
 struct end_record {
 	struct end end;
@@ -293,7 +318,7 @@ struct end_record {
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
-_Static_assert(sizeof(struct settings) == 40, "settings");
+_Static_assert(sizeof(struct settings) == 48, "settings");
 _Static_assert(__builtin_offsetof(struct end, program) == 64, "end: one cache line for messages");
 _Static_assert(sizeof(struct end) == 88, "end");
 _Static_assert(sizeof(struct program) == 24, "program");
@@ -307,6 +332,7 @@ _Static_assert(sizeof(struct rule_range) == 24, "rule_range");
 _Static_assert(sizeof(struct rules) == 264, "rules");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
+_Static_assert(sizeof(struct piece) == 80, "piece");
 _Static_assert(sizeof(struct end_record) == 176, "end_record");
 
 #endif

@@ -12,6 +12,7 @@
  * docs/paths/socket.md walks one connection. "Invariant N" refers to docs/architecture.md.
  */
 #include "vmlinux.h"
+#include "lib/capture.h"
 #include "lib/count.h"
 #include "lib/flight.h"
 #include "lib/leave.h"
@@ -28,6 +29,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Brings the types of abi.h that no map names into the BTF, from which Rust takes them. */
 const volatile struct {
 	struct event event;
+	struct piece piece;
+	enum capture_limits capture_limits;
 	struct end_record end_record;
 	struct process process;
 	struct candidate candidate;
@@ -627,6 +630,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 		emit(BPF_CORE_READ((struct sk_msg *)(void *)msg, sk), end, EVENT_KERNEL_PATH,
 		     reason);
 	}
+	capture_if_asked(msg, end, false);
 	end->kernel_bytes += msg->size;
 	return SK_PASS;
 }
@@ -681,6 +685,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		emit(BPF_CORE_READ((struct sk_msg *)(void *)msg, sk), end, EVENT_REDIRECT_STARTED,
 		     REASON_NONE);
 	}
+	capture_if_asked(msg, end, true);
 	end->redirected_bytes += size;
 	end->redirected_msgs++;
 	return SK_PASS;

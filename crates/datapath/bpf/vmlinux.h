@@ -239,8 +239,14 @@ struct tcp_request_sock {
 };
 
 /* include/linux/skmsg.h */
+struct scatterlist {
+	unsigned int length;
+};
+
 struct sk_msg_sg {
+	__u32 start; /* first element */
 	__u32 size; /* bytes that are not read yet */
+	struct scatterlist data[19]; /* a ring, but for the last one: MAX_MSG_FRAGS + 2 */
 };
 
 struct sk_msg {

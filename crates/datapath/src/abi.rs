@@ -15,7 +15,7 @@ mod generated {
 
 pub use generated::types::{
     conn as Conn, end as End, end_record as EndRecord, endpoints as Endpoints, event as Event,
-    handshake as Handshake, offer as Offer, process as Process, program as Program,
+    handshake as Handshake, offer as Offer, piece as Piece, process as Process, program as Program,
     rule_answer as RuleAnswer, rule_range as RuleRange, rule_set as RuleSet, rules as Rules,
     settings as Settings, totals as Totals,
 };
@@ -27,6 +27,9 @@ pub const ABI: u32 = types::abi_version::BEELINE_ABI.0;
 
 /// How many rules there may be.
 pub const MAX_RULES: usize = types::rule_limits::MAX_RULES.0 as usize;
+
+/// Most bytes of a message that are captured.
+pub const CAPTURE_MAX: u32 = types::capture_limits::CAPTURE_MAX.0;
 
 /// A plain old value that crosses the boundary as bytes.
 ///
@@ -56,7 +59,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Conn End EndRecord Event Handshake Offer Process Program RuleAnswer RuleRange RuleSet Rules Settings Totals);
+wire!(Conn End EndRecord Event Handshake Offer Piece Process Program RuleAnswer RuleRange RuleSet Rules Settings Totals);
 
 impl PartialEq for Handshake {
     fn eq(&self, other: &Self) -> bool {

@@ -6,6 +6,7 @@
 pub mod abi;
 pub mod adopt;
 pub mod attach;
+pub mod capture;
 mod chosen;
 pub mod drain;
 pub mod ends;

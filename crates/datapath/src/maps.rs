@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 16] = [
+pub(crate) const SHARED: [&str; 18] = [
     FIRST,
     "offers",
     "conns",
@@ -30,6 +30,8 @@ pub(crate) const SHARED: [&str; 16] = [
     "totals",
     "events",
     "strangers",
+    "captures",
+    "uncaptured",
 ];
 
 const ONLY_KEY: [u8; 4] = [0; 4];
@@ -307,6 +309,8 @@ fn add(sum: &mut Totals, one: &Totals) {
     sum.closed_redirected_msgs += one.closed_redirected_msgs;
     sum.closed_kernel_bytes += one.closed_kernel_bytes;
     sum.lost_events += one.lost_events;
+    sum.lost_pieces += one.lost_pieces;
+    sum.lost_bytes += one.lost_bytes;
     for (sum, one) in sum.reasons.iter_mut().zip(one.reasons) {
         *sum += one;
     }

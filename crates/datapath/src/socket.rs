@@ -9,7 +9,7 @@ use crate::abi::{ABI, Mode, Verdict};
 use crate::maps::{Maps, SHARED};
 use crate::pins::Pins;
 use crate::programs::Programs;
-use crate::{Error, Result, attach, object};
+use crate::{Error, Result, attach, capture, object};
 
 /// What may be chosen before the maps are made.
 #[derive(Debug, Clone, Copy)]
@@ -164,11 +164,13 @@ impl SocketPath {
                 .map_err(Error::bpf("attach to the map socks", program))?;
         }
         Programs::load(&self.maps, |_| false)?.note_listeners()?;
+        capture::clear(&self.maps)?;
         let now = boot_time_ns();
         self.maps.change(|settings| {
             settings.mode = Mode::On as u32;
             // Whoever read events before is gone.
             settings.tracing = 0;
+            settings.capture = 0;
             if settings.attached_ns == 0 {
                 settings.attached_ns = now;
             }

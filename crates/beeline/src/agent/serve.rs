@@ -17,6 +17,7 @@ use datapath::programs::Programs;
 use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
+use super::capture::Gate;
 use super::reload::Live;
 use super::trace::Hub;
 use crate::control::{self, AgentInfo, Request};
@@ -54,6 +55,7 @@ struct Desk {
     hub: Hub,
     stop: Sender<()>,
     live: Arc<Live>,
+    gate: Gate,
     page: Option<String>,
 }
 
@@ -74,6 +76,7 @@ pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>, maps: &Maps
     let desk = Desk {
         hub: hub.clone(),
         stop,
+        gate: Gate::new(instance.clone()),
         live: live.clone(),
         page,
     };
@@ -206,6 +209,7 @@ fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
         Some(Request::Explain { question }) => {
             control::send(&mut stream, &desk.live.explain(&question))
         }
+        Some(Request::Capture { bytes }) => desk.gate.capture(&mut stream, bytes),
         None => Ok(()),
     }
 }

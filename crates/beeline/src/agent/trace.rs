@@ -17,7 +17,7 @@ use crate::observe::event::Event;
 const BACKLOG: usize = 4096;
 
 /// How long a stop or a hung-up follower may go unnoticed.
-const BEAT: Duration = Duration::from_millis(100);
+pub(super) const BEAT: Duration = Duration::from_millis(100);
 
 /// The meeting place of the one reader of the ring buffer and of the followers.
 #[derive(Clone, Default)]
@@ -128,8 +128,8 @@ impl Follower {
     }
 }
 
-/// A follower says nothing after its request, so anything to read is the end.
-fn hung_up(stream: &UnixStream) -> bool {
+/// A client says nothing after its request, so anything to read is the end.
+pub(super) fn hung_up(stream: &UnixStream) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(stream, PollFlags::IN | PollFlags::HUP)];
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)

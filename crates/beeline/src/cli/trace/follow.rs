@@ -40,7 +40,7 @@ impl Following {
 
 /// Asks the agent for events; an interrupt ends them.
 pub(super) fn start(instance: &Instance) -> Result<Following> {
-    let events = ask(instance)?;
+    let events = ask(instance, Request::Trace)?;
     let (sender, receiver) = mpsc::sync_channel(BACKLOG);
     let on_signal = sender.clone();
     // Nobody receives any more: it is ending already.
@@ -50,8 +50,9 @@ pub(super) fn start(instance: &Instance) -> Result<Following> {
     Ok(Following(receiver))
 }
 
-fn ask(instance: &Instance) -> Result<BufReader<UnixStream>> {
-    control::ask(instance, Request::Trace).map_err(|error| match error.kind() {
+/// Sends a request to the agent.
+pub(super) fn ask(instance: &Instance, request: Request) -> Result<BufReader<UnixStream>> {
+    control::ask(instance, request).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             anyhow!("tracing needs the agent, and none runs: start it with `beeline run`")
         }

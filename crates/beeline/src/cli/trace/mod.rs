@@ -3,12 +3,15 @@
 mod follow;
 mod names;
 mod pace;
+mod pcap;
 mod print;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use datapath::abi::CAPTURE_MAX;
 
 use self::follow::Next;
 use self::names::Names;
@@ -39,11 +42,25 @@ pub(super) struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 
+    /// Instead of printing events, write what connections send to a file (- for stdout) that tcpdump
+    /// and Wireshark read: the data as it was sent, on either path, with TCP headers made for it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "rate", "event", "reason"])]
+    pcap: Option<PathBuf>,
+
+    /// Write at most so many bytes of each message
+    #[arg(long, value_name = "BYTES", requires = "pcap", default_value_t = CAPTURE_MAX,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(CAPTURE_MAX)))]
+    snap: u32,
+
     #[command(flatten)]
     filter: filter::EventFilter,
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
+    if let Some(path) = &args.pcap {
+        pcap::run(instance, path, args.snap, args.filter.filter())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let next = follow::start(instance)?;
     let mut printer = Printer::new(instance, args)?;
     loop {

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p beeline --bench rules`, as root. Connections over loopback, both ends enrolled, in
 //! turns with one rule, and with 1,000 rules that ask for everything, one of which matches, among 10,000
-//! workloads. Prints the paired ratio of the time to connect and close, and how long it takes to put
+//! workloads. Prints the paired ratio of the processor time to connect and close, and how long it takes to put
 //! the many rules in force.
 
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ use datapath::programs::Programs;
 use datapath::rules::{Tables, prepare};
 use datapath::socket::{Options, SocketPath};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use tempfile::NamedTempFile;
 use testbed::{Cgroup, traffic};
 
@@ -114,13 +115,18 @@ fn put(path: &SocketPath, tables: &Tables) -> Result<()> {
     Ok(())
 }
 
-/// Seconds.
+/// Seconds of processor time: over loopback all of the work is done by the thread that connects.
 fn turn() -> Result<f64> {
     let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
-    let begin = Instant::now();
+    let begin = processor_time();
     for _ in 0..CONNECTS {
         let client = traffic::connect(addr)?;
         drop((traffic::accept(&listener)?, client));
     }
-    Ok(begin.elapsed().as_secs_f64())
+    Ok(processor_time() - begin)
+}
+
+fn processor_time() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }

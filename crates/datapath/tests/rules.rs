@@ -289,14 +289,22 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let adopter = Adopter::load(&bed)?;
         let port = |port| exclude(Dimension::LocalPort, Prefix::ports(port..=port));
-        for (others, sockets) in [(false, 2), (true, 0)] {
-            put(&bed, &port(1))?;
+        let none = || Tables::new(&[], false);
+        for (before, after, sockets) in [
+            (port(1), None, 2),
+            (port(1), Some(port(2)), 0),
+            (port(1), Some(none()), 0),
+            (none(), Some(port(1)), 0),
+            (none(), Some(none()), 2),
+        ] {
+            put(&bed, &none())?;
+            put(&bed, &before)?;
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let client = TcpStream::connect(listener.local_addr()?)?;
             let (server, _) = listener.accept()?;
             wait_for("the record", SOON, || bed.waiting().len() == 1)?;
-            if others {
-                put(&bed, &port(2))?;
+            if let Some(after) = after {
+                put(&bed, &after)?;
             }
             client.set_nonblocking(true)?;
             server.set_nonblocking(true)?;

@@ -164,3 +164,69 @@ impl Tree {
         format!("/{}", below.display())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any directory will do.
+    fn tree() -> (tempfile::TempDir, Tree) {
+        let dir = tempfile::TempDir::new().unwrap();
+        let tree = Tree::open(dir.path(), dir.path()).unwrap();
+        (dir, tree)
+    }
+
+    /// What is known after all changes, as the directories are.
+    fn agrees(dir: &Path, tree: &mut Tree) {
+        let mut known = tree.cgroups();
+        loop {
+            let changes = tree.poll(Duration::from_millis(1)).unwrap();
+            if changes.is_empty() {
+                break;
+            }
+            for change in changes {
+                match change {
+                    Change::Appeared(id, path) => drop(known.insert(id, path)),
+                    Change::Gone(id) => drop(known.remove(&id)),
+                }
+            }
+        }
+        assert_eq!(known, Tree::open(dir, dir).unwrap().cgroups());
+    }
+
+    #[test]
+    fn directories_made_at_once_are_all_found() {
+        let (dir, mut tree) = tree();
+        for n in 0..50 {
+            fs::create_dir_all(dir.path().join(format!("{n}/b/c/d"))).unwrap();
+        }
+        agrees(dir.path(), &mut tree);
+        assert_eq!(tree.cgroups().len(), 1 + 50 * 4);
+    }
+
+    #[test]
+    fn directories_that_are_gone_are_forgotten() {
+        let (dir, mut tree) = tree();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        agrees(dir.path(), &mut tree);
+        fs::remove_dir_all(dir.path().join("a")).unwrap();
+        fs::create_dir_all(dir.path().join("c")).unwrap();
+        agrees(dir.path(), &mut tree);
+        assert_eq!(tree.cgroups().len(), 2);
+    }
+
+    #[test]
+    fn more_events_than_the_kernel_keeps_lose_nothing() {
+        let (dir, mut tree) = tree();
+        let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let more = queue.trim().parse::<usize>().unwrap() / 2 + 10;
+        for n in 0..more {
+            let path = dir.path().join(format!("{}", n % 7));
+            fs::create_dir(&path).unwrap();
+            fs::remove_dir(&path).unwrap();
+        }
+        fs::create_dir_all(dir.path().join("late/later")).unwrap();
+        agrees(dir.path(), &mut tree);
+        assert_eq!(tree.cgroups().len(), 3);
+    }
+}

@@ -73,8 +73,11 @@ impl Prepared {
     pub fn put_in_force(self, maps: &Maps, change: impl FnOnce(&mut Settings)) -> Result<InForce> {
         maps.change(|settings| {
             change(settings);
-            settings.generation = self.generation;
-            settings.judging = self.judging.into();
+            // Where nothing was judged and nothing will be, what waits to be adopted goes on waiting.
+            if self.judging || settings.judging != 0 {
+                settings.generation = self.generation;
+                settings.judging = self.judging.into();
+            }
         })?;
         // Nothing but a way to wait for programs that have seen the one before.
         self.link(maps)?;

@@ -14,8 +14,9 @@ use crate::ends::Ends;
 use crate::socket::SocketPath;
 use crate::{Error, Result};
 
-/// How long one step of a check may take. It takes microseconds where it works.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long one step of a check may take. It takes microseconds where it works and the host is not busy;
+/// a busy host must not take itself for a broken one.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

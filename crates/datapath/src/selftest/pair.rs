@@ -285,7 +285,7 @@ fn byte(at: u64) -> u8 {
 }
 
 fn wait(fd: impl AsFd, events: PollFlags) -> io::Result<()> {
-    let timeout = Timespec::try_from(PATIENCE).expect("less than a second");
+    let timeout = Timespec::try_from(PATIENCE).expect("a few seconds");
     match poll(&mut [PollFd::new(&fd, events)], Some(&timeout))? {
         0 => Err(ErrorKind::TimedOut.into()),
         _ => Ok(()),

@@ -133,7 +133,8 @@ fn port(sock: &TcpStream) -> String {
 /// Sends and receives until the screen shows it.
 fn exchange(top: &Top, client: &TcpStream, server: &TcpStream, parts: &[&str]) {
     let shown = || {
-        stream::send(client, 1, 10_000, 1_000).unwrap();
+        // Larger than what leaves the maps as a small write.
+        stream::send(client, 1, 10_000, 10_000).unwrap();
         traffic::read_all(server, &mut [0; 10_000]).unwrap();
         parts.iter().all(|part| top.text().contains(part))
     };
@@ -153,6 +154,8 @@ kernel_test! {
         exchange(&top, &client, &server, &["socket/start", "iB/s"]);
         top.press("\r");
         top.shows(&["path socket/start", &format!("127.0.0.1{}, and the peer as", port(&client)), "redirected in"]);
+        top.press("\t");
+        top.shows(&["sent by the client", "redirected_message", "9.77 KiB on average", "16 KiB", "####", "nothing was counted"]);
         top.press("\x1b");
         top.shows(&["CLIENT"]);
         top.press("\t");

@@ -72,7 +72,53 @@ struct settings {
 	__u32 generation; /* of the rules; the lowest bit says which half of their maps is in force */
 	__u32 judging; /* not 0: new connections are judged by rules */
 	__u32 capture; /* bytes of each message to capture; 0 while nobody captures */
-	__u32 pad;
+	__u32 histograms; /* which are kept: a bit for each enum hist */
+};
+
+/* What histograms are of. */
+enum hist {
+	/* These are kept with the socket until it closes, under its lock. */
+	HIST_REDIRECTED, /* bytes of a message that was redirected */
+	HIST_KERNEL_PATH, /* bytes of a message of an enrolled socket that was not */
+	HIST_QUEUE, /* bytes that waited unread at the reader when a message was redirected to it */
+	/* And these are not. */
+	HIST_RTT, /* TCP's smoothed round-trip time in microseconds, whenever it changes on the kernel path */
+	HIST_HANDSHAKE, /* microseconds from the SYN-ACK to the established connection at the server */
+	HIST_LIFETIME, /* milliseconds from enrolment to the first end's close */
+	HIST_COUNT,
+};
+#define HIST_OF_A_SOCKET 3
+
+/* Slot 0 counts zeroes, slot n what is above 2^(n-2) and at most 2^(n-1), and the last one all that is
+ * larger than 8 MiB, 8 s or 2 h.
+ */
+#define HIST_SLOTS 26
+
+/* The histograms of one socket. Short, as each socket has one: a slot that is full runs over into
+ * the pair's.
+ */
+struct tally {
+	__u64 sums[HIST_OF_A_SOCKET];
+	__u32 slots[HIST_OF_A_SOCKET][HIST_SLOTS];
+};
+
+/* Per-CPU histograms of a pair of workloads. */
+struct hists {
+	__u64 sums[HIST_COUNT];
+	__u64 slots[HIST_COUNT][HIST_SLOTS];
+};
+
+/* Two workloads: the cgroups in which the sockets of a connection were made. */
+struct pair {
+	__u64 client; /* cgroup id */
+	__u64 server;
+};
+
+/* Elements of the map `hists`. */
+enum pair_index {
+	PAIR_OTHER, /* all for which there is no room */
+	PAIR_FIRST,
+	PAIR_COUNT = 129,
 };
 
 /* Where a direction's next message goes. */
@@ -119,6 +165,14 @@ struct end {
 	__u8 small_writes; /* in a row: lib/small.h */
 	__u8 heard; /* tcp_sock.tcp_mstamp at the last of them */
 	struct program program; /* that called connect or listen */
+	__u16 pair; /* its element of the map `hists`; PAIR_OTHER until it is known */
+	__u16 pad[3];
+};
+
+/* An element of the map `ends`. */
+struct enrolled {
+	struct end end;
+	struct tally tally;
 };
 
 /* What is known of a program. */
@@ -149,7 +203,7 @@ struct conn {
 	__u8 client_out; /* then: that end has left them */
 	__u8 server_out;
 	__u8 returns; /* how often it was enrolled again after that */
-	__u8 pad[2];
+	__u16 pair; /* element of the map `hists` */
 };
 
 /* The addresses of a socket. IPv4 in the first word; ports in host byte order. */
@@ -314,13 +368,22 @@ struct end_record {
 	__u32 unread; /* bytes that wait in the psock queue */
 	__u32 state; /* TCP state, include/net/tcp_states.h */
 	__u8 has_psock; /* 0: the socket is plain TCP again */
-	__u8 pad[7];
+	__u8 pad[3];
+	__u32 srtt_us; /* smoothed round-trip time of the kernel path; 0 if TCP has none */
+};
+
+/* With its histograms. */
+struct end_report {
+	struct end_record record;
+	struct tally tally;
 };
 
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
 _Static_assert(sizeof(struct settings) == 48, "settings");
 _Static_assert(__builtin_offsetof(struct end, program) == 64, "end: one cache line for messages");
-_Static_assert(sizeof(struct end) == 88, "end");
+_Static_assert(sizeof(struct end) == 96, "end");
+_Static_assert(sizeof(struct tally) == 336, "tally");
+_Static_assert(sizeof(struct hists) == 1296, "hists");
 _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
 _Static_assert(sizeof(struct conn) == 40, "conn");
@@ -333,6 +396,6 @@ _Static_assert(sizeof(struct rules) == 264, "rules");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
 _Static_assert(sizeof(struct piece) == 80, "piece");
-_Static_assert(sizeof(struct end_record) == 176, "end_record");
+_Static_assert(sizeof(struct end_record) == 184, "end_record");
 
 #endif

@@ -9,6 +9,7 @@
  */
 #include "vmlinux.h"
 #include "lib/count.h"
+#include "lib/hist.h"
 #include "lib/maps.h"
 #include "lib/rest.h"
 #include "lib/sock.h"
@@ -144,6 +145,7 @@ static __always_inline void client_enters(struct tcp_sock *tp, struct end *end,
 		.client_sk = both->conn.client_sk,
 		.client_cookie = both->conn.client_cookie,
 		.returns = both->conn.returns,
+		.pair = both->conn.pair,
 	};
 	struct handshake own = end->own;
 
@@ -162,6 +164,7 @@ static __always_inline void server_enters(struct tcp_sock *tp, struct end *end,
 
 	if (!conn || conn->client_cookie != both->conn.client_cookie || !enter(tp, end))
 		return;
+	conn->pair = end->pair = pair_of((struct sock *)conn->client_sk, (struct sock *)tp);
 	conn->server_cookie = both->conn.server_cookie;
 	conn->server_sk = both->conn.server_sk;
 	bpf_map_delete_elem(&waiting, &client);

@@ -38,25 +38,28 @@ SEC("iter/bpf_sk_storage_map")
 int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct end_record record = {};
-	struct end *end = ctx->value;
+	struct enrolled *enrolled = ctx->value;
 	struct sock *sk = ctx->sk;
 	struct sk_psock *psock;
 
-	if (!sk || !end || was_never_enrolled(end))
+	if (!sk || !enrolled || was_never_enrolled(&enrolled->end))
 		return 0;
-	record.end = *end;
+	record.end = enrolled->end;
 	record.cookie = sock_cookie(sk);
-	record.cgroup_id = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	record.cgroup_id = sock_cgroup(sk);
 	record.inode = sock_inode(sk);
 	record.netns = sock_netns(sk);
 	record.uid = BPF_CORE_READ(sk, sk_uid.val);
 	record.state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	read_endpoints(sk, &record.endpoints);
+	record.srtt_us = smoothed_rtt(sk);
 	psock = sock_psock(sk);
 	if (psock) {
 		record.has_psock = 1;
 		record.unread = count_unread(psock);
 	}
+	/* One struct end_report, in two parts: together they are too much for the stack. */
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
+	bpf_seq_write(ctx->meta->seq, &enrolled->tally, sizeof(enrolled->tally));
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include "lib/capture.h"
 #include "lib/count.h"
 #include "lib/flight.h"
+#include "lib/hist.h"
 #include "lib/leave.h"
 #include "lib/maps.h"
 #include "lib/peer.h"
@@ -31,7 +32,7 @@ const volatile struct {
 	struct event event;
 	struct piece piece;
 	enum capture_limits capture_limits;
-	struct end_record end_record;
+	struct end_report end_report;
 	struct process process;
 	struct candidate candidate;
 	struct rule_answer rule_answer;
@@ -45,6 +46,8 @@ const volatile struct {
 	enum tx_path tx_path;
 	enum end_flag end_flag;
 	enum event_kind event_kind;
+	enum hist hist;
+	enum pair_index pair_index;
 } abi_types SEC(".rodata.abi");
 
 static __always_inline struct handshake own_handshake(struct bpf_sock_ops *ops)
@@ -152,8 +155,10 @@ static __always_inline enum reason caller_unfit(struct program *program, struct 
 	return reason ?: (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
 }
 
-/* A server's kernel is building its SYN-ACK: remember both initial sequence numbers. */
-static __always_inline void make_offer(struct bpf_sock_ops *ops)
+/* A server's kernel is building its SYN-ACK: remember both initial sequence numbers. Out of line, for the
+ * stack: that of all calls together is 512 bytes.
+ */
+static __noinline void make_offer(struct bpf_sock_ops *ops)
 {
 	struct tcp_request_sock *req = (struct tcp_request_sock *)kern_sock(ops);
 	struct offer offer = { .made_ns = bpf_ktime_get_ns() };
@@ -227,7 +232,7 @@ static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct hand
 
 	if (!end)
 		return 0;
-	__builtin_memset(end, 0, sizeof(*end));
+	__builtin_memset(end, 0, sizeof(struct enrolled));
 	end->own = own;
 	end->flags = flags;
 	if (program)
@@ -343,7 +348,8 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	enum reason reason = offer ? offer->reason : REASON_NO_RECORD;
 	bool waits = offer && offer->client_waits;
 	struct program program = {};
-	struct totals *sums = get_totals();
+	__u64 begun_ns = offer ? offer->made_ns : 0;
+	struct totals *sums;
 
 	if (offer)
 		program = offer->facts.program;
@@ -365,8 +371,11 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 		bpf_map_delete_elem(&conns, &client);
 		return reason;
 	}
+	/* Before the server's socket, at which the client knows that there is a peer. */
+	begin_pair(conn, own_end(ops), sk, begun_ns);
 	conn->server_cookie = bpf_get_socket_cookie(ops);
 	conn->server_sk = (__u64)sk;
+	sums = get_totals();
 	if (sums)
 		add(&sums->paired, 1);
 	emit(sk, own_end(ops), EVENT_PAIRED, REASON_NONE);
@@ -393,17 +402,24 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 /* The connection of an enrolled socket is over. If nothing waits there, not even the end of the
  * stream, what its program calls from now on is TCP's to answer.
  */
-static __always_inline void closed(struct sock *sk, struct end *end)
+static __noinline void closed(struct sock *sk, struct end *end)
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct totals *sums = get_totals();
+	bool other_closed;
+	struct conn *conn;
 
 	if (!sums || end->flags & END_CLOSED)
 		return;
 	end->flags |= END_CLOSED;
-	bpf_map_delete_elem(end->flags & END_WAITING ? (void *)&waiting : (void *)&conns, &client);
+	conn = bpf_map_lookup_elem(&conns, &client);
+	if (conn)
+		end->pair = conn->pair;
+	other_closed = bpf_map_delete_elem(
+		end->flags & END_WAITING ? (void *)&waiting : (void *)&conns, &client);
 	if (was_never_enrolled(end))
 		return;
+	settle(end, !other_closed);
 	add(&sums->closed, 1);
 	add(&sums->closed_redirected_bytes, end->redirected_bytes);
 	add(&sums->closed_redirected_msgs, end->redirected_msgs);
@@ -454,6 +470,8 @@ static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *
 
 	if (!end)
 		return;
+	if (end->tx == TX_KERNEL)
+		record(end->pair, HIST_RTT, smoothed_rtt(sk));
 	hold_sender(ops, sk, end,
 		    end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring);
 	/* It is plain TCP again, and has no more to pay. */
@@ -521,6 +539,7 @@ static __noinline int find_peer(struct end *end)
 		return REASON_PEER_LATE;
 	end->peer_sk = is_client(end) ? conn->server_sk : conn->client_sk;
 	end->peer_cookie = is_client(end) ? conn->server_cookie : conn->client_cookie;
+	end->pair = conn->pair;
 	return REASON_NONE;
 }
 
@@ -537,11 +556,10 @@ static __always_inline __u64 queue_cost(struct end *end, __u32 unread)
 	return average < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (average ?: 1) : unread;
 }
 
-/* Why the next message of this end must not be redirected, if so. */
-static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end)
+/* Why the next message of this end must not be redirected, if so; else how much waits at the reader. */
+static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end, __u32 *unread)
 {
 	struct settings *set = get_settings();
-	__u32 unread;
 	__s64 pages;
 
 	if (!set || set->mode == MODE_DETACHING)
@@ -555,11 +573,11 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 		return REASON_ULP;
 	if (blocks((struct sock *)own) || blocks((struct sock *)end->peer_sk))
 		return REASON_BLOCKING;
-	if (!peer_unread(end, &unread))
+	if (!peer_unread(end, unread))
 		return REASON_PEER_GONE;
 	/* Segments below the low-water mark would keep the reader from what waits in its queue. */
 	if (heeds_option((struct sock *)own) ||
-	    (unread == 0 && heeds_option((struct sock *)end->peer_sk)))
+	    (*unread == 0 && heeds_option((struct sock *)end->peer_sk)))
 		return REASON_OPTION;
 	/* TCP resets a connection on which data comes when nobody will read it (invariant 2). */
 	if (peer_shut_reading((struct sock *)end->peer_sk))
@@ -571,7 +589,7 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	if (queue_cost(end, unread) > set->queue_limit)
+	if (queue_cost(end, *unread) > set->queue_limit)
 		return REASON_QUEUE_FULL;
 	return REASON_NONE;
 }
@@ -632,6 +650,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 	}
 	capture_if_asked(msg, end, false);
 	end->kernel_bytes += msg->size;
+	tally(end, HIST_KERNEL_PATH, msg->size);
 	return SK_PASS;
 }
 
@@ -656,8 +675,8 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	struct end *end = bpf_sk_storage_get(&ends, msg->sk, 0, 0);
 	struct tcp_sock *own = bpf_skc_to_tcp_sock(msg->sk);
 	struct handshake peer;
+	__u32 size = msg->size, unread;
 	enum reason reason;
-	__u32 size = msg->size;
 
 	if (!end || !own)
 		return SK_PASS;
@@ -672,7 +691,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		if (reason)
 			return over_kernel_path(msg, end, reason);
 	}
-	reason = hold_back(own, end);
+	reason = hold_back(own, end, &unread);
 	if (!reason && streams_small_writes(own, end, size))
 		reason = go_away(end);
 	if (reason)
@@ -688,5 +707,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	capture_if_asked(msg, end, true);
 	end->redirected_bytes += size;
 	end->redirected_msgs++;
+	tally(end, HIST_REDIRECTED, size);
+	tally(end, HIST_QUEUE, unread);
 	return SK_PASS;
 }

@@ -226,6 +226,7 @@ struct tcp_sock {
 	__u32 mss_cache;
 	__u64 tcp_mstamp;
 	__u8 nonagle : 4;
+	__u32 srtt_us; /* of eighths of microseconds */
 	__u8 syn_data : 1;
 	__u8 recvmsg_inq : 1;
 	bool is_mptcp;

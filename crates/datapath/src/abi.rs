@@ -14,10 +14,11 @@ mod generated {
 }
 
 pub use generated::types::{
-    conn as Conn, end as End, end_record as EndRecord, endpoints as Endpoints, event as Event,
-    handshake as Handshake, offer as Offer, piece as Piece, process as Process, program as Program,
+    conn as Conn, end as End, end_record as EndRecord, end_report as EndReport,
+    endpoints as Endpoints, event as Event, handshake as Handshake, hists as Hists, offer as Offer,
+    pair as Pair, piece as Piece, process as Process, program as Program,
     rule_answer as RuleAnswer, rule_range as RuleRange, rule_set as RuleSet, rules as Rules,
-    settings as Settings, totals as Totals,
+    settings as Settings, tally as Tally, totals as Totals,
 };
 
 use generated::types;
@@ -59,7 +60,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Conn End EndRecord Event Handshake Offer Piece Process Program RuleAnswer RuleRange RuleSet Rules Settings Totals);
+wire!(Conn End EndRecord EndReport Event Handshake Hists Offer Pair Piece Process Program RuleAnswer RuleRange RuleSet Rules Settings Tally Totals);
 
 impl PartialEq for Handshake {
     fn eq(&self, other: &Self) -> bool {
@@ -82,6 +83,19 @@ impl Handshake {
             snd_nxt: self.rcv_nxt,
             rcv_nxt: self.snd_nxt,
         }
+    }
+}
+
+impl PartialEq for Pair {
+    fn eq(&self, other: &Self) -> bool {
+        (self.client, self.server) == (other.client, other.server)
+    }
+}
+impl Eq for Pair {}
+
+impl std::hash::Hash for Pair {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.client, self.server).hash(state);
     }
 }
 
@@ -235,4 +249,30 @@ named! {
         KernelPath = EVENT_KERNEL_PATH "kernel_path": "a direction goes through the stack from here on",
         Closed = EVENT_CLOSED "closed": "the connection is over",
     }
+}
+
+named! {
+    /// What a histogram is of.
+    Hist from hist {
+        Redirected = HIST_REDIRECTED "redirected_message": "bytes of a message that skipped the stack",
+        KernelPath = HIST_KERNEL_PATH "kernel_path_message": "bytes of a message that went through the stack",
+        Queue = HIST_QUEUE "queue": "bytes that waited at the reader when a message was redirected to it",
+        Rtt = HIST_RTT "rtt": "TCP's smoothed round-trip time while a direction is on the kernel path",
+        Handshake = HIST_HANDSHAKE "handshake": "from the SYN-ACK to the established connection, at the server",
+        Lifetime = HIST_LIFETIME "lifetime": "of connections that are closed",
+    }
+}
+
+/// The element of the map `hists` that is no pair's, the first that can be, and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum PairIndex {
+    Other = types::pair_index::PAIR_OTHER.0,
+    First = types::pair_index::PAIR_FIRST.0,
+    Count = types::pair_index::PAIR_COUNT.0,
+}
+
+impl Hists {
+    /// `HIST_SLOTS` in `bpf/abi.h`.
+    pub(crate) const SLOTS: usize = mem::size_of::<Self>() / 8 / Hist::ALL.len() - 1;
 }

@@ -4,7 +4,7 @@ use std::mem;
 
 use libbpf_rs::Object;
 
-use crate::abi::{EndRecord, Wire};
+use crate::abi::{EndRecord, EndReport, Wire};
 use crate::maps::Maps;
 use crate::{Error, Result, object};
 
@@ -32,10 +32,23 @@ impl Ends {
     /// # Errors
     /// When the kernel refuses to run the iterator.
     pub fn list(&self, maps: &Maps) -> Result<Vec<EndRecord>> {
+        self.read(maps)
+    }
+
+    /// As [`Ends::list`], each with its histograms.
+    ///
+    /// # Errors
+    /// As [`Ends::list`].
+    pub fn reports(&self, maps: &Maps) -> Result<Vec<EndReport>> {
+        self.read(maps)
+    }
+
+    /// A record begins its report.
+    fn read<T: Wire>(&self, maps: &Maps) -> Result<Vec<T>> {
         let bytes = object::iterate(&self.object, maps)?;
         Ok(bytes
-            .chunks_exact(mem::size_of::<EndRecord>())
-            .filter_map(EndRecord::read)
+            .chunks_exact(mem::size_of::<EndReport>())
+            .filter_map(T::read)
             .collect())
     }
 }

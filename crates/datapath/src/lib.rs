@@ -12,6 +12,7 @@ pub mod drain;
 pub mod ends;
 mod error;
 pub mod events;
+pub mod hist;
 mod maps;
 mod marks;
 mod netns;

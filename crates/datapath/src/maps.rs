@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 18] = [
+pub(crate) const SHARED: [&str; 21] = [
     FIRST,
     "offers",
     "conns",
@@ -28,6 +28,9 @@ pub(crate) const SHARED: [&str; 18] = [
     "rule_exact",
     "rule_ranges",
     "totals",
+    "pairs",
+    "free_pairs",
+    "hists",
     "events",
     "strangers",
     "captures",

@@ -6,6 +6,7 @@ use std::path::Path;
 use libbpf_rs::{Link, Object, OpenObject, ProgramMut};
 
 use crate::abi::{ABI, Mode, Verdict};
+use crate::hist::Kept;
 use crate::maps::{Maps, SHARED};
 use crate::pins::Pins;
 use crate::programs::Programs;
@@ -21,6 +22,8 @@ pub struct Options {
     /// Pages of TCP memory that may be in use on the whole host before every sender is left to the
     /// kernel path; see [`memory_limit`].
     pub memory_limit: u64,
+    /// Which histograms are kept.
+    pub histograms: Kept,
 }
 
 /// Three quarters of what the kernel lets TCP use without a thought: the first number of
@@ -41,6 +44,7 @@ impl Default for Options {
             connections: 65_536,
             queue_limit: 4 << 20,
             memory_limit: memory_limit(),
+            histograms: Kept::default(),
         }
     }
 }
@@ -106,10 +110,14 @@ impl SocketPath {
     fn finish(open: OpenObject, options: Options) -> Result<Self> {
         let object = open.load().map_err(Error::bpf("load", "the socket path"))?;
         let maps = Maps::of(&object)?;
+        if maps.settings()?.abi == 0 {
+            maps.free_all_pairs()?;
+        }
         maps.change(|settings| {
             settings.abi = ABI;
             settings.queue_limit = options.queue_limit;
             settings.memory_limit = options.memory_limit;
+            settings.histograms = options.histograms.bits();
         })?;
         vouch(&maps)?;
         Ok(Self {

@@ -80,6 +80,7 @@ impl Live {
         let limits = |settings: &mut Settings| {
             settings.queue_limit = options.queue_limit;
             settings.memory_limit = options.memory_limit;
+            settings.histograms = options.histograms.bits();
         };
         let maps = Maps::open(&self.instance.pins())?;
         let policy = Policy::of(&new);

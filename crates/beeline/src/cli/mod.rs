@@ -9,8 +9,10 @@ mod doctor;
 mod explain;
 mod filter;
 mod generate;
+mod hist;
 mod measure;
 mod output;
+mod plot;
 mod release;
 mod reload;
 mod retire;
@@ -54,6 +56,7 @@ enum Command {
     Status(status::Args),
     Conns(conns::Args),
     Top(top::Args),
+    Hist(hist::Args),
     Trace(trace::Args),
     Explain(explain::Args),
     Doctor(doctor::Args),
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&cli.instance, &args),
         Command::Conns(args) => conns::run(&cli.instance, &args),
         Command::Top(args) => top::run(&cli.instance, &args),
+        Command::Hist(args) => hist::run(&cli.instance, &args),
         Command::Trace(args) => trace::run(&cli.instance, &args),
         Command::Explain(args) => explain::run(&cli.instance, &args),
         Command::Reload(args) => reload::run(&cli.instance, &args),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use datapath::Maps;
 use datapath::abi::{Handshake, Reason};
 use datapath::drain::{self, Held, Outcome};
@@ -55,19 +55,12 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 }
 
 fn choose(conns: &[Connection], args: &Args) -> Result<Vec<Handshake>> {
-    if args.all {
-        return Ok(conns.iter().map(|conn| conn.handshake).collect());
-    }
-    let mut chosen = Vec::new();
-    for name in &args.connections {
-        let before = chosen.len();
-        let named = conns.iter().filter(|conn| conn.has(*name));
-        chosen.extend(named.map(|conn| conn.handshake));
-        if chosen.len() == before {
-            bail!("no connection {name} is enrolled: `beeline conns` shows those that are");
-        }
-    }
-    Ok(chosen)
+    let chosen = if args.all {
+        conns.to_vec()
+    } else {
+        conns::named(conns, &args.connections)?
+    };
+    Ok(chosen.iter().map(|conn| conn.handshake).collect())
 }
 
 fn done(args: &Args, connections: usize, released: usize) -> Result<ExitCode> {

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
+use datapath::abi::Hist;
+use datapath::hist::Kept;
 use datapath::socket::Options;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -176,23 +178,35 @@ impl Kind for Vec<Executables> {
         "an array of absolute paths, in which * and ? stand for other characters";
 
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<Wrong>> {
-        let DeValue::Array(patterns) = value.get_ref() else {
-            return Err(vec![wrong_type(value)]);
-        };
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
-        for pattern in patterns.iter() {
-            match Executables::read(pattern) {
-                Ok(pattern) => good.push(pattern),
-                Err(wrong) => bad.push(wrong),
-            }
-        }
-        if bad.is_empty() { Ok(good) } else { Err(bad) }
+        each(value, Executables::read)
     }
 
     fn write(&self) -> String {
-        let patterns = self.iter().map(ToString::to_string);
-        format!("[{}]", patterns.collect::<Vec<_>>().join(", "))
+        array(self.iter().map(ToString::to_string))
     }
+}
+
+impl Kind for Kept {
+    const EXPECTED: &'static str = "an array of names of histograms";
+
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<Wrong>> {
+        Ok(each(value, histogram)?.into_iter().collect())
+    }
+
+    fn write(&self) -> String {
+        let kept = Hist::ALL.iter().filter(|kind| self.contains(**kind));
+        array(kept.map(|kind| quoted(kind.name())))
+    }
+}
+
+fn histogram(value: &Spanned<DeValue<'_>>) -> Result<Hist, Wrong> {
+    let text = string(value)?;
+    let found = Hist::ALL.iter().copied().find(|kind| kind.name() == text);
+    let names = || array(Hist::ALL.iter().map(|kind| kind.name().to_owned()));
+    found.ok_or_else(|| Wrong {
+        hint: Some(format!("there are {}", names().trim_matches(['[', ']']))),
+        ..wrong(value, quoted(text))
+    })
 }
 
 /// Where to listen, if at all. By default only processes of this host can reach it.
@@ -248,6 +262,29 @@ fn size(value: &Spanned<DeValue<'_>>, range: RangeInclusive<u64>) -> Result<u64,
     };
     let bytes = bytes.filter(|bytes| range.contains(bytes));
     bytes.ok_or_else(|| wrong(value, found))
+}
+
+/// The elements of an array, or all that are wrong.
+fn each<T>(
+    value: &Spanned<DeValue<'_>>,
+    read: impl Fn(&Spanned<DeValue<'_>>) -> Result<T, Wrong>,
+) -> Result<Vec<T>, Vec<Wrong>> {
+    let DeValue::Array(elements) = value.get_ref() else {
+        return Err(vec![wrong_type(value)]);
+    };
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for element in elements.iter() {
+        match read(element) {
+            Ok(element) => good.push(element),
+            Err(wrong) => bad.push(wrong),
+        }
+    }
+    if bad.is_empty() { Ok(good) } else { Err(bad) }
+}
+
+/// An array in TOML.
+fn array(elements: impl Iterator<Item = String>) -> String {
+    format!("[{}]", elements.collect::<Vec<_>>().join(", "))
 }
 
 /// Exact, in the largest unit that allows it.

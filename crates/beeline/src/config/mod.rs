@@ -14,6 +14,7 @@ mod sources;
 
 use std::path::Path;
 
+use datapath::hist::Kept;
 use datapath::socket::Options;
 
 pub use kinds::{Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
@@ -48,6 +49,10 @@ setting::settings! {
     /// Where the page for browsers on this host is served, and Prometheus metrics at /metrics; "off"
     /// for nowhere.
     "http.listen" listen: Listen, example "\"127.0.0.1:9474\"", Change::Restart;
+
+    /// Histograms that are kept; [] for none. They are sizes of messages on either path, bytes that
+    /// wait at a reader, round trips of the kernel path, handshakes and lives of connections.
+    "observe.histograms" histograms: Kept, example "[\"redirected_message\", \"queue\"]", Change::Live;
 }
 
 impl Config {
@@ -67,6 +72,7 @@ impl Config {
             // Above that a redirect may fail for want of memory, where TCP would let the sender wait.
             memory_limit: self.memory_limit.value.pages().min(defaults.memory_limit),
             queue_limit: self.queue_limit.value.bytes(),
+            histograms: self.histograms.value,
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use datapath::abi::{EndRecord, Handshake, Reason, TxPath};
+use datapath::abi::{EndReport, Handshake, Reason, Tally, TxPath};
 use datapath::{Maps, Result, socket};
 use serde::Serialize;
 
@@ -44,6 +44,11 @@ impl fmt::Display for Name {
         }
     }
 }
+
+/// That no connection has a name.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection {0} is enrolled: `beeline conns` shows those that are")]
+pub struct Unknown(Name);
 
 /// One connection. An end that is closed already is absent.
 #[derive(Debug, Clone, Serialize)]
@@ -111,6 +116,11 @@ pub struct End {
     pub kernel_bytes: u64,
     /// Redirected to it and not read yet.
     pub unread_bytes: u32,
+    /// TCP's smoothed round-trip time, of the kernel path, in microseconds; 0 if it has none.
+    pub smoothed_rtt_us: u32,
+    /// Histograms of what it sent.
+    #[serde(skip)]
+    pub tally: Tally,
 }
 
 /// Lists the enrolled connections, oldest first.
@@ -121,27 +131,47 @@ pub fn list(maps: &Maps) -> Result<Vec<Connection>> {
     Ok(Camera::new(maps)?.look(maps)?.conns)
 }
 
+/// Those that have one of the names, in the order of the names.
+///
+/// # Errors
+/// A name that none has.
+pub fn named(
+    conns: &[Connection],
+    names: &[Name],
+) -> std::result::Result<Vec<Connection>, Unknown> {
+    let mut chosen = Vec::new();
+    for name in names {
+        let before = chosen.len();
+        chosen.extend(conns.iter().filter(|conn| conn.has(*name)).cloned());
+        if chosen.len() == before {
+            return Err(Unknown(*name));
+        }
+    }
+    Ok(chosen)
+}
+
 /// The connections of those ends that are not closed, oldest first.
 #[must_use]
-pub fn of(ends: &[EndRecord], workloads: &Workloads) -> Vec<Connection> {
+pub fn of(ends: &[EndReport], workloads: &Workloads) -> Vec<Connection> {
     // One that is plain TCP again is shown if it knows why.
-    let shown = |end: &&EndRecord| end.has_psock != 0 || end.end.retiring != 0;
-    let live = ends.iter().filter(|end| !end.end.is_closed());
-    let live: Vec<&EndRecord> = live.filter(shown).collect();
+    let shown = |one: &&EndReport| one.record.has_psock != 0 || one.record.end.retiring != 0;
+    let live = ends.iter().filter(|one| !one.record.end.is_closed());
+    let live: Vec<&EndReport> = live.filter(shown).collect();
     pair(&live, workloads, socket::monotonic_ns())
 }
 
-fn pair(ends: &[&EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connection> {
-    let mut by_client: HashMap<Handshake, (Option<&EndRecord>, Option<&EndRecord>)> =
+fn pair(ends: &[&EndReport], workloads: &Workloads, now_ns: u64) -> Vec<Connection> {
+    let mut by_client: HashMap<Handshake, (Option<&EndReport>, Option<&EndReport>)> =
         HashMap::new();
-    for end in ends.iter().copied() {
-        if !end.end.is_client() {
-            by_client.entry(end.end.own.mirror()).or_default().1 = Some(end);
+    for report in ends.iter().copied() {
+        let end = &report.record.end;
+        if end.is_client() {
+            by_client.entry(end.own).or_default().0 = Some(report);
         } else {
-            by_client.entry(end.end.own).or_default().0 = Some(end);
+            by_client.entry(end.own.mirror()).or_default().1 = Some(report);
         }
     }
-    let enrolled = |end: Option<&EndRecord>| end.map_or(u64::MAX, |end| end.end.enrolled_ns);
+    let enrolled = |one: Option<&EndReport>| one.map_or(u64::MAX, |one| one.record.end.enrolled_ns);
     let mut pairs: Vec<_> = by_client.into_iter().collect();
     pairs.sort_by_key(|(_, (client, server))| enrolled(*client).min(enrolled(*server)));
     pairs
@@ -158,7 +188,8 @@ fn pair(ends: &[&EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connecti
         .collect()
 }
 
-fn view(record: &EndRecord, workloads: &Workloads) -> End {
+fn view(report: &EndReport, workloads: &Workloads) -> End {
+    let record = &report.record;
     let (local, remote) = record.endpoints.addrs();
     let (path, reason) = match record.end.retiring {
         0 => (record.end.tx.into(), record.end.tx_reason),
@@ -180,5 +211,7 @@ fn view(record: &EndRecord, workloads: &Workloads) -> End {
         redirected_messages: record.end.redirected_msgs,
         kernel_bytes: record.end.kernel_bytes,
         unread_bytes: record.unread,
+        smoothed_rtt_us: record.srtt_us,
+        tally: report.tally,
     }
 }

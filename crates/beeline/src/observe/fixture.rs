@@ -1,6 +1,6 @@
 //! Connections for unit tests.
 
-use datapath::abi::Handshake;
+use datapath::abi::{Handshake, Tally};
 
 use super::conns::{Connection, End};
 use super::rates::{Live, Rate, Trend};
@@ -40,6 +40,8 @@ fn end(command: &str, local: &str, remote: &str) -> End {
         redirected_messages: 0,
         kernel_bytes: 0,
         unread_bytes: 0,
+        smoothed_rtt_us: 0,
+        tally: Tally::default(),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod gain;
+pub mod hist;
 pub mod metrics;
 pub mod picture;
 pub mod rates;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use datapath::abi::EndRecord;
+use datapath::abi::EndReport;
 use datapath::ends::Ends;
 use datapath::{Maps, Result};
 
@@ -74,12 +74,12 @@ impl Camera {
     pub fn look(&mut self, maps: &Maps) -> Result<Picture> {
         // Totals first: an end that closes in between is missing for once, not counted twice.
         let totals = maps.totals()?;
-        let ends = self.ends.list(maps)?;
+        let ends = self.ends.reports(maps)?;
         self.find_workloads(&ends);
         let live = || {
             ends.iter()
-                .filter(|end| !end.end.is_closed())
-                .map(|end| &end.end)
+                .map(|one| &one.record.end)
+                .filter(|end| !end.is_closed())
         };
         Ok(Picture {
             conns: conns::of(&ends, &self.workloads),
@@ -95,8 +95,8 @@ impl Camera {
     }
 
     /// Every process is asked for its files, so only when there is something new to find.
-    fn find_workloads(&mut self, ends: &[EndRecord]) {
-        let inodes: HashSet<u64> = ends.iter().map(|end| end.inode).collect();
+    fn find_workloads(&mut self, ends: &[EndReport]) {
+        let inodes: HashSet<u64> = ends.iter().map(|one| one.record.inode).collect();
         let nothing_new =
             |(at, known): &(Instant, HashSet<u64>)| at.elapsed() < FRESH && inodes.is_subset(known);
         if !self.looked.as_ref().is_some_and(nothing_new) {

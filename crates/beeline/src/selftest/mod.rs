@@ -12,6 +12,7 @@ use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use datapath::hist::Kept;
 use datapath::selftest::{self, Check, Failure};
 use datapath::socket::{Options, SocketPath};
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,7 @@ fn options() -> Options {
         connections: 64,
         queue_limit: 256 << 10,
         memory_limit: u64::MAX,
+        histograms: Kept::default(),
     }
 }
 

@@ -84,6 +84,12 @@ impl Workloads {
         found
     }
 
+    /// The shortest name for a cgroup by its path: the container or unit that it belongs to.
+    #[must_use]
+    pub fn name_of(path: &str) -> String {
+        container::name(path).unwrap_or_else(|| path.to_owned())
+    }
+
     /// Who holds the socket with this inode, made in the cgroup with this id.
     #[must_use]
     pub fn of(&self, inode: u64, cgroup_id: u64) -> Workload {

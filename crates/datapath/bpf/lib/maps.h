@@ -153,7 +153,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct end);
+	__type(value, struct enrolled); /* programs that count nothing take it for a struct end */
 } ends SEC(".maps");
 
 struct {
@@ -162,6 +162,28 @@ struct {
 	__type(key, __u32);
 	__type(value, struct totals);
 } totals SEC(".maps");
+
+/* Which element of `hists` is a pair's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PAIR_COUNT - PAIR_FIRST);
+	__type(key, struct pair);
+	__type(value, __u32);
+} pairs SEC(".maps");
+
+/* Which elements are nobody's; user space fills it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, PAIR_COUNT - PAIR_FIRST);
+	__type(value, __u32);
+} free_pairs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PAIR_COUNT);
+	__type(key, __u32);
+	__type(value, struct hists);
+} hists SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

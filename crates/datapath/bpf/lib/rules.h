@@ -25,7 +25,7 @@ enum opinion {
 static __always_inline void read_facts(struct sock *sk, __u16 family, struct sock *owner,
 				       struct facts *to)
 {
-	to->cgroup = BPF_CORE_READ(owner, sk_cgrp_data.cgroup, kn, id);
+	to->cgroup = sock_cgroup(owner);
 	to->uid = BPF_CORE_READ(owner, sk_uid.val);
 	read_endpoints_of(sk, family, &to->endpoints);
 }

@@ -118,6 +118,17 @@ static __always_inline void read_endpoints(struct sock *sk, struct endpoints *to
 	read_endpoints_of(sk, BPF_CORE_READ(sk, __sk_common.skc_family), to);
 }
 
+static __always_inline __u64 sock_cgroup(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+}
+
+/* Microseconds, of the kernel path. */
+static __always_inline __u32 smoothed_rtt(struct sock *sk)
+{
+	return BPF_CORE_READ((struct tcp_sock *)sk, srtt_us) >> 3;
+}
+
 static __always_inline __u32 sock_netns(struct sock *sk)
 {
 	return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);

@@ -15,7 +15,10 @@ pub(super) const HELP: &[(&str, &str)] = &[
         "a connection: all about it; a pair: its connections",
     ),
     ("Esc", "back"),
-    ("Tab", "connections, or pairs of workloads"),
+    (
+        "Tab",
+        "connections, or pairs of workloads; of one its histograms",
+    ),
     ("s", "sort by rate, messages, bytes, age or process"),
     ("r", "reverse the order"),
     (
@@ -44,7 +47,7 @@ pub(super) fn action(key: KeyEvent, state: &State) -> Option<Action> {
         (KeyCode::Esc, _) => Some(Action::Back),
         (code, Focus::Prompt { .. }) => writing(code),
         (code, Focus::List) => listing(code).or_else(|| anywhere(code)),
-        (code, Focus::Detail { .. }) => anywhere(code),
+        (code, Focus::Detail { .. }) => reading(code).or_else(|| anywhere(code)),
     }
 }
 
@@ -73,19 +76,26 @@ fn anywhere(code: KeyCode) -> Option<Action> {
     }
 }
 
-fn listing(code: KeyCode) -> Option<Action> {
+/// What moves the list, and what is shown of one connection.
+fn reading(code: KeyCode) -> Option<Action> {
     match code {
         KeyCode::Up | KeyCode::Char('k') => Some(Action::Move(-1)),
         KeyCode::Down | KeyCode::Char('j') => Some(Action::Move(1)),
         KeyCode::PageUp => Some(Action::Page(-1)),
         KeyCode::PageDown => Some(Action::Page(1)),
+        KeyCode::Tab => Some(Action::SwitchView),
+        _ => None,
+    }
+}
+
+fn listing(code: KeyCode) -> Option<Action> {
+    match code {
         KeyCode::Home => Some(Action::First),
         KeyCode::End => Some(Action::Last),
-        KeyCode::Tab => Some(Action::SwitchView),
         KeyCode::Char('s') => Some(Action::NextSort),
         KeyCode::Char('r') => Some(Action::Reverse),
         KeyCode::Char('/') => Some(Action::Ask),
-        _ => None,
+        _ => reading(code),
     }
 }
 

@@ -10,6 +10,9 @@ use crate::observe::sort::Sort;
 /// Lines that a page moves.
 const PAGE: isize = 10;
 
+/// Histograms of one connection are scrolled by no more.
+const HISTOGRAM_LINES: isize = 80;
+
 /// In the order in which one key goes through them.
 const SORTS: [Sort; 5] = [
     Sort::Rate,
@@ -26,6 +29,14 @@ pub(super) enum View {
     Pairs,
 }
 
+/// What is shown of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Facts,
+    /// From a line on.
+    Histograms(u16),
+}
+
 /// What the keys go to.
 #[derive(Debug, Clone)]
 pub(super) enum Focus {
@@ -34,6 +45,7 @@ pub(super) enum Focus {
     Detail {
         live: Box<Live>,
         gone: bool,
+        part: Part,
     },
     /// The filter that is being written, and what was wrong with it.
     Prompt {
@@ -61,6 +73,22 @@ pub(super) enum Action {
     Write(char),
     Erase,
     EraseAll,
+}
+
+impl Part {
+    fn switch(&mut self) {
+        *self = match self {
+            Self::Facts => Self::Histograms(0),
+            Self::Histograms(_) => Self::Facts,
+        };
+    }
+
+    fn scroll(&mut self, lines: isize) {
+        if let Self::Histograms(line) = self {
+            let moved = isize::try_from(*line).unwrap_or(0) + lines;
+            *line = u16::try_from(moved.clamp(0, HISTOGRAM_LINES)).unwrap_or(0);
+        }
+    }
 }
 
 /// Everything that can be seen.
@@ -106,7 +134,7 @@ impl State {
             return;
         }
         (self.sample, self.mode) = (sample, mode);
-        if let Focus::Detail { live, gone } = &mut self.focus {
+        if let Focus::Detail { live, gone, .. } = &mut self.focus {
             let same = |other: &&Live| other.conn.handshake == live.conn.handshake;
             match self.sample.live.iter().find(same) {
                 Some(now) => **live = now.clone(),
@@ -168,11 +196,19 @@ impl State {
     }
 
     fn move_by(&mut self, lines: isize) {
+        if let Focus::Detail { part, .. } = &mut self.focus {
+            part.scroll(lines);
+            return;
+        }
         let from = self.selected().unwrap_or(0);
         self.select(from.saturating_add_signed(lines));
     }
 
     fn switch_view(&mut self) {
+        if let Focus::Detail { part, .. } = &mut self.focus {
+            part.switch();
+            return;
+        }
         self.pair = None;
         self.view = match self.view {
             View::Connections => View::Pairs,
@@ -213,7 +249,11 @@ impl State {
                 let mut live = self.sample.live.iter();
                 if let Some(live) = live.find(|live| live.conn.handshake == *conn) {
                     let live = Box::new(live.clone());
-                    self.focus = Focus::Detail { live, gone: false };
+                    self.focus = Focus::Detail {
+                        live,
+                        gone: false,
+                        part: Part::Facts,
+                    };
                 }
             }
             None => {}

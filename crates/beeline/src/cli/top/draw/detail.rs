@@ -2,12 +2,14 @@
 
 use datapath::abi::Reason;
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::Paragraph;
 
+use super::histograms;
 use super::text::{bars, bytes, count, paths};
 use super::theme::Theme;
+use crate::cli::top::state::Part;
 use crate::observe::conns::End;
 use crate::observe::rates::{Live, Rate};
 use crate::observe::route::Route;
@@ -15,9 +17,24 @@ use crate::observe::route::Route;
 /// Bars of what both directions send.
 const TREND: usize = 30;
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, live: &Live, gone: bool, theme: Theme) {
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    live: &Live,
+    gone: bool,
+    part: Part,
+    theme: Theme,
+) {
+    let [first, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+    frame.render_widget(summary(live, gone, theme), first);
+    match part {
+        Part::Facts => facts(frame, rest, live, theme),
+        Part::Histograms(line) => histograms::draw(frame, rest, &live.conn, line, theme),
+    }
+}
+
+fn facts(frame: &mut Frame<'_>, area: Rect, live: &Live, theme: Theme) {
     let mut text = Text::default();
-    text.push_line(summary(live, gone, theme));
     let conn = &live.conn;
     for (role, end, rate) in [
         ("client", &conn.client, live.client_rate),
@@ -95,7 +112,11 @@ fn describe(role: &'static str, end: &End, rate: Rate, theme: Theme) -> Vec<Line
         ),
         fact(
             "unread",
-            format!("{} redirected to it", bytes(end.unread_bytes.into())),
+            format!(
+                "{} redirected to it; kernel path: smoothed RTT {} us",
+                bytes(end.unread_bytes.into()),
+                end.smoothed_rtt_us
+            ),
         ),
         fact("reason", reason),
     ]

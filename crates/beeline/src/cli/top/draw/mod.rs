@@ -2,6 +2,7 @@
 
 mod detail;
 mod help;
+mod histograms;
 mod table;
 mod text;
 mod theme;
@@ -10,7 +11,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
-use super::state::{Focus, State, View};
+use super::state::{Focus, Part, State, View};
 use crate::observe::rates::Trend;
 
 pub(super) use theme::Theme;
@@ -29,7 +30,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
     frame.render_widget(with_bars(start, &sample.kernel, kernel), kernel);
     frame.render_widget(choice(state, theme), chosen);
     match &state.focus {
-        Focus::Detail { live, gone } => detail::draw(frame, body, live, *gone, theme),
+        Focus::Detail { live, gone, part } => {
+            detail::draw(frame, body, live, *gone, *part, theme);
+        }
         _ => table::draw(frame, body, state, theme),
     }
     frame.render_widget(keys(state), footer);
@@ -99,7 +102,13 @@ fn keys(state: &State) -> Line<'static> {
     };
     Line::raw(match &state.focus {
         Focus::Prompt { .. } => "Enter take  Esc leave as it was  Ctrl-U erase".into(),
-        Focus::Detail { .. } => "Esc back  space freeze  ? help  q quit".into(),
+        Focus::Detail { part, .. } => {
+            let other = match part {
+                Part::Facts => "histograms",
+                Part::Histograms(_) => "facts",
+            };
+            format!("Esc back  Tab {other}  space freeze  ? help  q quit")
+        }
         Focus::List => {
             let back = if state.pair.is_some() {
                 "Esc back  "

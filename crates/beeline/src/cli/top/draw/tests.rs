@@ -1,6 +1,6 @@
 //! Screens of three sizes and kinds.
 
-use datapath::abi::Mode;
+use datapath::abi::{Hist, Mode};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -143,6 +143,36 @@ fn one_connection_is_told_in_full_at_80_by_24() {
 }
 
 #[test]
+fn histograms_of_one_connection_fit_into_80_by_24() {
+    let mut state = state();
+    let client = state.sample.live[2].conn.client.as_mut().unwrap();
+    client.tally.slots[Hist::Redirected as usize][8] = 40;
+    client.tally.slots[Hist::Redirected as usize][10] = 10;
+    client.tally.sums[Hist::Redirected as usize] = 5000;
+    state.apply(Action::Open);
+    state.apply(Action::SwitchView);
+    let screen = lines(&state, 80, 24);
+    let text = screen.join("\n");
+    for part in [
+        "sent by the client",
+        "redirected_message",
+        "50 counted, 100 B on average",
+        "128 B          40  ##############\n",
+        "512 B          10  ####\n",
+        "nothing was counted",
+        "Tab facts",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    state.apply(Action::Move(3));
+    assert_eq!(lines(&state, 80, 24)[5], screen[8], "scrolled");
+    state.apply(Action::Move(-9));
+    assert_eq!(lines(&state, 80, 24), screen);
+    state.apply(Action::SwitchView);
+    assert!(lines(&state, 80, 24).join("\n").contains("Tab histograms"));
+}
+
+#[test]
 fn the_help_fits_into_80_by_24() {
     let mut state = state();
     state.apply(Action::Help);
@@ -174,6 +204,7 @@ fn no_size_is_too_small() {
             Action::Help,
             Action::Help,
             Action::Open,
+            Action::SwitchView,
             Action::Back,
             Action::SwitchView,
         ] {

@@ -1,0 +1,126 @@
+//! `beeline hist`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use datapath::Maps;
+use datapath::abi::Hist;
+use datapath::hist::Histograms;
+use serde_json::json;
+
+use super::{output, plot};
+use crate::instance::Instance;
+use crate::observe::conns::{self, Connection, End, Name};
+use crate::observe::hist::{self, views};
+
+/// Print histograms of the host, of pairs of workloads or of single connections.
+///
+/// Sizes of messages on either path, bytes that waited at the reader when a message was redirected,
+/// round trips of the kernel path, handshakes and lives of connections. Each bar stands for values up
+/// to its bound and above half of it. Which are kept is a setting, [observe] histograms.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Connections as `beeline conns` shows them: an ADDRESS of either end, which names every
+    /// connection that has it, or the cookie of either socket (conns --json), which names one
+    #[arg(value_name = "CONNECTION")]
+    connections: Vec<Name>,
+
+    /// Each pair of workloads by itself, by the cgroups or containers that their sockets were made in
+    #[arg(long, conflicts_with = "connections")]
+    pairs: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
+    let maps = Maps::open(&instance.pins())?;
+    if !args.connections.is_empty() {
+        let chosen = conns::named(&conns::list(&maps)?, &args.connections)?;
+        of_connections(&chosen, args.json)?;
+    } else if args.pairs {
+        of_pairs(&maps, args.json)?;
+    } else {
+        let host = hist::look(&maps)?.host().histograms;
+        if args.json {
+            output::json(&views(&host))?;
+        } else {
+            print(&host)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_connections(chosen: &[Connection], as_json: bool) -> Result<()> {
+    let histograms = |end: &End| Histograms::from(&end.tally);
+    if as_json {
+        let end = |end: &Option<End>| {
+            end.as_ref().map(|end| {
+                json!({
+                    "local": end.local, "remote": end.remote, "workload": end.workload,
+                    "cookie": end.cookie, "sent": views(&histograms(end)),
+                })
+            })
+        };
+        let list = chosen
+            .iter()
+            .map(|conn| json!({ "client": end(&conn.client), "server": end(&conn.server) }));
+        return output::json(&list.collect::<Vec<_>>());
+    }
+    for conn in chosen {
+        for (role, end) in [("client", &conn.client), ("server", &conn.server)] {
+            let Some(end) = end else { continue };
+            output::line(&format!(
+                "sent by the {role} {}, {} to {}\n",
+                end.workload.label(),
+                end.local,
+                end.remote
+            ))?;
+            print(&histograms(end))?;
+        }
+    }
+    Ok(())
+}
+
+fn of_pairs(maps: &Maps, as_json: bool) -> Result<()> {
+    let pairs = hist::between(&hist::look(maps)?);
+    let seen = pairs
+        .iter()
+        .filter(|pair| !views(&pair.sums.histograms).is_empty());
+    if as_json {
+        let list = seen.map(|pair| {
+            json!({
+                "client": pair.client, "server": pair.server,
+                "connections": pair.sums.connections,
+                "histograms": views(&pair.sums.histograms),
+            })
+        });
+        return output::json(&list.collect::<Vec<_>>());
+    }
+    for pair in seen {
+        output::line(&format!(
+            "from {} to {}, {} connections now\n",
+            pair.client, pair.server, pair.sums.connections
+        ))?;
+        print(&pair.sums.histograms)?;
+    }
+    Ok(())
+}
+
+fn print(histograms: &Histograms) -> Result<()> {
+    let mut any = false;
+    for kind in Hist::ALL {
+        let histogram = &histograms[*kind];
+        if histogram.count() > 0 {
+            any = true;
+            output::line(&format!("{}: {}", kind.name(), kind.about()))?;
+            output::line(&plot::text(*kind, histogram))?;
+        }
+    }
+    if any {
+        Ok(())
+    } else {
+        output::line("nothing was counted\n")
+    }
+}

@@ -2,12 +2,14 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{Agent, Beeline, SOON, pair, text};
+use serde_json::Value;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
 
@@ -43,6 +45,38 @@ fn values(page: &str) -> HashMap<String, u64> {
     samples.map(pair).collect()
 }
 
+fn dashboard() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/grafana/beeline.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The queries of all panels, and of the variables at the top.
+fn queries(dashboard: &Value) -> Vec<String> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten();
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    let texts = targets
+        .map(|target| &target["expr"])
+        .chain(variables.map(|one| &one["query"]["query"]));
+    texts
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .collect()
+}
+
+/// The words of a query that name metrics: ours, and those that every process has.
+fn metrics_of(query: &str) -> Vec<&str> {
+    let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words
+        .filter(|word| {
+            ["beeline_", "process_"]
+                .iter()
+                .any(|prefix| word.starts_with(prefix))
+        })
+        .collect()
+}
+
 kernel_test! {
     fn metrics_count_what_was_sent(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
@@ -67,13 +101,75 @@ kernel_test! {
         assert!(seen["process_resident_memory_bytes"] > 0);
     }
 
+    fn histograms_are_of_what_was_sent(cgroup: &Cgroup) {
+        let beeline = Beeline::new(cgroup);
+        let (_agent, url) = serving(&beeline);
+        let (client, server) = pair();
+        stream::send(&client, 1, 7_000, 700).unwrap();
+        stream::send(&server, 1, 64, 64).unwrap();
+        let seen = values(&scrape(&url));
+        let sizes = |le: &str| seen[&format!("beeline_message_size_bytes_bucket{{path=\"socket\",le=\"{le}\"}}")];
+        assert_eq!(["32", "64", "512", "1024", "+Inf"].map(sizes), [0, 1, 1, 11, 11]);
+        assert_eq!(seen["beeline_message_size_bytes_sum{path=\"socket\"}"], 7_064);
+        assert_eq!(seen["beeline_message_size_bytes_count{path=\"kernel\"}"], 0);
+        let depths = |le: &str| seen[&format!("beeline_queue_depth_bytes_bucket{{le=\"{le}\"}}")];
+        assert_eq!(["0", "1024", "2048", "4096", "8192"].map(depths), [2, 3, 4, 7, 11]);
+        assert_eq!(seen["beeline_handshake_duration_seconds_count"], 1);
+        assert_eq!(seen["beeline_connection_lifetime_seconds_count"], 0);
+        drop((client, server));
+        let closed = || values(&scrape(&url))["beeline_connection_lifetime_seconds_count"] == 1;
+        wait_for("the end of one", SOON, closed).unwrap();
+        assert_eq!(values(&scrape(&url))["beeline_message_size_bytes_sum{path=\"socket\"}"], 7_064);
+    }
+
+    fn pairs_of_workloads_have_series_of_their_own(cgroup: &Cgroup) {
+        let beeline = Beeline::new(cgroup);
+        let (_agent, url) = serving(&beeline);
+        let (web, app) = (cgroup.child("web").unwrap(), cgroup.child("app").unwrap());
+        web.enter().unwrap();
+        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
+        app.enter().unwrap();
+        let client = traffic::connect(addr).unwrap();
+        let _server = traffic::accept(&listener).unwrap();
+        cgroup.enter().unwrap();
+        stream::send(&client, 1, 7_000, 700).unwrap();
+        let seen = values(&scrape(&url));
+        let root = cgroup.path().file_name().unwrap().to_str().unwrap();
+        let between = format!("client=\"/{root}/app\",server=\"/{root}/web\"");
+        assert_eq!(seen[&format!("beeline_pair_connections{{{between}}}")], 1);
+        assert_eq!(seen[&format!("beeline_pair_sent_bytes_total{{{between},path=\"socket\"}}")], 7_000);
+        assert_eq!(seen[&format!("beeline_pair_messages_total{{{between},path=\"socket\"}}")], 10);
+        assert_eq!(seen[&format!("beeline_pair_messages_total{{{between},path=\"kernel\"}}")], 0);
+        assert_eq!(seen["beeline_pair_connections{client=\"other\",server=\"other\"}"], 0);
+        assert_eq!(seen["beeline_map_entries{map=\"pairs\"}"], 1);
+        assert!(seen["beeline_map_memory_bytes{map=\"hists\"}"] > 0);
+    }
+
+    fn dashboard_asks_for_metrics_that_exist(cgroup: &Cgroup) {
+        let beeline = Beeline::new(cgroup);
+        let (_agent, url) = serving(&beeline);
+        let seen = values(&scrape(&url));
+        let names: HashSet<&str> = seen.keys().map(|series| series.split('{').next().unwrap()).collect();
+        let asked = queries(&dashboard());
+        assert!(asked.len() >= 20, "{asked:?}");
+        for query in &asked {
+            let metrics = metrics_of(query);
+            assert!(!metrics.is_empty(), "{query}");
+            for metric in metrics {
+                assert!(names.contains(metric), "{metric} of {query}");
+            }
+        }
+    }
+
     fn more_connections_make_no_more_series(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let (_agent, url) = serving(&beeline);
+        // Its workloads have series.
+        let _first = pair();
         let before = values(&scrape(&url)).len();
         let pairs: Vec<_> = (0..20).map(|_| pair()).collect();
         let seen = values(&scrape(&url));
-        assert_eq!(seen["beeline_connections"], 20);
+        assert_eq!(seen["beeline_connections"], 21);
         assert_eq!(seen.len(), before);
         drop(pairs);
     }

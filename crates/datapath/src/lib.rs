@@ -27,4 +27,4 @@ pub mod selftest;
 pub mod socket;
 
 pub use error::{Error, Result};
-pub use maps::Maps;
+pub use maps::{Maps, Size};

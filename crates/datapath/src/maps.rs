@@ -1,6 +1,8 @@
 //! The maps of the socket path: from a loaded object or from their pins.
 
 use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -268,6 +270,63 @@ impl Maps {
         remove(self.get("targets"), own, "the map targets")?;
         remove(self.get("socks"), own, "the map socks")
     }
+}
+
+/// How large a map is.
+#[derive(Debug, Clone)]
+pub struct Size {
+    /// Its name.
+    pub name: &'static str,
+    /// Its elements, where they come and go and can be counted.
+    pub entries: Option<u64>,
+    /// Elements that it can have.
+    pub limit: u32,
+    /// Bytes that the kernel charges for it.
+    pub memory: u64,
+}
+
+/// Maps whose elements come and go.
+const COUNTED: [&str; 8] = [
+    "offers",
+    "conns",
+    "waiting",
+    "socks",
+    "targets",
+    "programs",
+    "listeners",
+    "pairs",
+];
+
+impl Maps {
+    /// How large each map is.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn sizes(&self) -> Result<Vec<Size>> {
+        let sizes = SHARED.map(|name| {
+            let map = self.get(name);
+            let info = map.info().map_err(Error::bpf("ask", name))?;
+            let entries = COUNTED.contains(&name).then(|| map.keys().count() as u64);
+            let (limit, memory) = (info.info.max_entries, charged(map)?);
+            Ok(Size {
+                name,
+                entries,
+                limit,
+                memory,
+            })
+        });
+        sizes.into_iter().collect()
+    }
+}
+
+/// `memlock` in fdinfo (kernel/bpf/syscall.c, bpf_map_show_fdinfo).
+fn charged(map: &MapHandle) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(line
+        .and_then(|bytes| bytes.trim().parse().ok())
+        .unwrap_or(0))
 }
 
 impl Totals {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use datapath::abi::{Handshake, Mode, Reason};
+use datapath::abi::{End, Handshake, Mode, Reason, Totals};
 use datapath::ends::Ends;
 use datapath::{Maps, Result, attach, probe, socket};
 use serde::Serialize;
@@ -85,17 +85,28 @@ pub fn read(instance: &Instance) -> Result<Status> {
     };
     let mode = maps.mode()?;
     let cgroup = attach::attached_cgroup(&instance.pins())?;
+    // Sums first: an end that closes in between is missing for once, not counted twice.
+    let (totals, ends) = (maps.totals()?, Ends::load(&maps)?.list(&maps)?);
     let since = boot_instant(maps.settings()?.attached_ns);
     Ok(Status {
-        on: mode == Mode::On && cgroup.is_some(),
+        on: is_on(instance, &maps)?,
         instance: instance.to_string(),
         mode: Some(mode.name()),
         cgroup: cgroup.map(cgroup_name),
         since: Some(humantime::format_rfc3339_seconds(since).to_string()),
         agent: control::agent(instance),
         self_test: Report::kept(instance),
-        work: Some(work(&maps)?),
+        work: Some(work(&maps, &totals, ends.iter().map(|end| &end.end))?),
     })
+}
+
+/// Whether new connections are enrolled.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn is_on(instance: &Instance, maps: &Maps) -> Result<bool> {
+    let attached = attach::attached_cgroup(&instance.pins())?.is_some();
+    Ok(maps.mode()? == Mode::On && attached)
 }
 
 fn off(instance: &Instance) -> Status {
@@ -111,15 +122,18 @@ fn off(instance: &Instance) -> Status {
     }
 }
 
-fn work(maps: &Maps) -> Result<Work> {
-    let (totals, settings) = (maps.totals()?, maps.settings()?);
+/// What a datapath did, by the sums of closed connections and by all ends that exist.
+///
+/// # Errors
+/// When the kernel refuses a look-up.
+pub fn work<'a>(
+    maps: &Maps,
+    totals: &Totals,
+    ends: impl Iterator<Item = &'a End> + Clone,
+) -> Result<Work> {
+    let settings = maps.settings()?;
     let page = rustix::param::page_size() as u64;
-    let ends = Ends::load(maps)?.list(maps)?;
-    let live = || {
-        ends.iter()
-            .filter(|end| !end.end.is_closed())
-            .map(|end| &end.end)
-    };
+    let live = || ends.clone().filter(|end| !end.is_closed());
     let enrolled: HashSet<Handshake> = maps.enrolled().into_iter().collect();
     // A connection keeps its record after both ends were retired.
     let is_enrolled =

@@ -6,6 +6,7 @@ mod files;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -18,7 +19,7 @@ use tokio::runtime;
 use tracing::{debug, warn};
 
 use crate::instance::Instance;
-use crate::observe::metrics;
+use crate::observe::metrics::{self, Exporter};
 
 /// A bound address, not served yet.
 pub(super) struct Server {
@@ -74,13 +75,13 @@ fn routes(instance: &Instance, addr: SocketAddr) -> Router {
         .layer(middleware::from_fn_with_state(addr, admit::this_host));
     let metrics = Router::new()
         .route("/metrics", get(metrics_page))
-        .with_state(instance.clone());
+        .with_state(Arc::new(Exporter::new(instance.clone())));
     metrics.fallback_service(page)
 }
 
-async fn metrics_page(State(instance): State<Instance>) -> Response {
+async fn metrics_page(State(exporter): State<Arc<Exporter>>) -> Response {
     debug!("asked for metrics");
-    match metrics::render(&instance) {
+    match exporter.render() {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),
     }

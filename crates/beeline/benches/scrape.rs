@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use beeline::instance::Instance;
 use beeline::observe::metrics::Exporter;
 use datapath::socket::{Options, SocketPath};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use testbed::Cgroup;
 use testbed::traffic;
 
@@ -17,12 +17,7 @@ const CONNECTIONS: usize = 10_000;
 const SCRAPES: usize = 10;
 
 fn main() -> Result<()> {
-    let descriptors = Some(2 * CONNECTIONS as u64 + 1000);
-    let limit = Rlimit {
-        current: descriptors,
-        maximum: descriptors,
-    };
-    setrlimit(Resource::Nofile, limit)?;
+    let connections = connections()?;
     let cgroup = Cgroup::create("beeline-bench")?;
     cgroup.enter()?;
     let instance: Instance = format!("bench-{}", std::process::id()).parse()?;
@@ -36,17 +31,29 @@ fn main() -> Result<()> {
             scrapes(&exporter, 0)?;
             let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0))?;
             let mut pairs = Vec::new();
-            for _ in 0..CONNECTIONS {
+            for _ in 0..connections {
                 let client = traffic::connect(addr)?;
                 let server = traffic::accept(&listener)?;
                 traffic::write_all(&client, b"hello")?;
                 pairs.push((client, server));
             }
-            scrapes(&exporter, CONNECTIONS)
+            scrapes(&exporter, connections)
         });
     path.detach();
     pins.remove()?;
     measured
+}
+
+/// As many as this process may have, with two descriptors each.
+fn connections() -> Result<usize> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit)?;
+    let room = maximum.map_or(CONNECTIONS, |most| most.saturating_sub(500) as usize / 2);
+    Ok(room.min(CONNECTIONS))
 }
 
 fn scrapes(exporter: &Exporter, connections: usize) -> Result<()> {

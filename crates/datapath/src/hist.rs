@@ -136,16 +136,23 @@ impl From<&Hists> for Histograms {
     }
 }
 
+impl AddAssign<&Tally> for Histograms {
+    fn add_assign(&mut self, tally: &Tally) {
+        let kinds = self.0.iter_mut().zip(&tally.sums).zip(&tally.slots);
+        for ((to, sum), slots) in kinds {
+            to.sum += sum;
+            for (to, one) in to.slots.iter_mut().zip(slots) {
+                *to += u64::from(*one);
+            }
+        }
+    }
+}
+
 impl From<&Tally> for Histograms {
     /// Those that no socket has are empty.
     fn from(tally: &Tally) -> Self {
         let mut all = Self::default();
-        for (to, (sum, slots)) in all.0.iter_mut().zip(tally.sums.iter().zip(tally.slots)) {
-            *to = Histogram {
-                sum: *sum,
-                slots: slots.map(u64::from),
-            };
-        }
+        all += tally;
         all
     }
 }
@@ -203,7 +210,7 @@ impl Snapshot {
                 Some(pair) => self.pairs.entry(*pair).or_default(),
                 None => &mut self.other,
             };
-            sums.histograms += &Histograms::from(&report.tally);
+            sums.histograms += &report.tally;
             // Of the two ends the server's is the first that knows its pair.
             sums.connections += u64::from(!end.is_client());
         }

@@ -277,7 +277,7 @@ impl Maps {
 pub struct Size {
     /// Its name.
     pub name: &'static str,
-    /// Its elements, where they come and go and can be counted.
+    /// Its elements, where they come and go and are not counted as sockets or connections.
     pub entries: Option<u64>,
     /// Elements that it can have.
     pub limit: u32,
@@ -285,17 +285,9 @@ pub struct Size {
     pub memory: u64,
 }
 
-/// Maps whose elements come and go.
-const COUNTED: [&str; 8] = [
-    "offers",
-    "conns",
-    "waiting",
-    "socks",
-    "targets",
-    "programs",
-    "listeners",
-    "pairs",
-];
+/// Maps whose elements come and go. Those of sockets and connections are counted elsewhere, and
+/// counting takes a call for each element.
+const COUNTED: [&str; 5] = ["offers", "waiting", "programs", "listeners", "pairs"];
 
 impl Maps {
     /// How large each map is.

@@ -42,7 +42,7 @@ pub(super) fn maps(page: &mut Page, maps: &Maps) -> Result<()> {
     let counted = || sizes.iter().filter_map(|size| Some((size, size.entries?)));
     page.gauges(
         "beeline_map_entries",
-        "Elements of a map whose elements come and go.",
+        "Elements of a map, but for those of connections and sockets.",
         counted().map(|(size, entries)| (labels(size), entries as f64)),
     );
     page.gauges(

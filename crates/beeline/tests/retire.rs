@@ -72,6 +72,8 @@ kernel_test! {
         for sock in [&client, &server] {
             sock.set_nonblocking(true).unwrap();
         }
+        // A stream of small writes leaves by itself if TCP may gather them.
+        client.set_nodelay(true).unwrap();
         let mut pattern = traffic::pattern::Pattern::new(4);
         stream::send_from(&client, &mut pattern, BYTES, 1000).unwrap();
         let said = beeline.fails(&["retire", &addr.to_string(), "--timeout", "100ms"]);

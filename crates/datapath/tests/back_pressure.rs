@@ -255,7 +255,7 @@ kernel_test! {
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         let (mut a, _b) = pair(&client, &web, web.ip())?;
         fill(&mut a, &mut Pattern::new(1))?;
-        assert_eq!(low_water(&a), 1);
+        wait_for("the first acknowledgement", common::SOON, || low_water(&a) == 1)?;
         common::disconnect(&a)?;
         assert_eq!(low_water(&a), 0);
         Ok(())

@@ -54,7 +54,7 @@ test: ## Run all tests (root)
 	$(need_root)
 	scripts/setup.sh test
 	$(CARGO) test --workspace --locked --no-run
-	$(CARGO) --as-root test --workspace --locked
+	$(CARGO) --as-root test --workspace --locked --no-fail-fast
 
 test-deb: ## Install, upgrade and remove the Debian package under live connections (root; minutes)
 	$(need_root)

@@ -202,7 +202,8 @@ kernel_test! {
             let temp = TempDir::new()?;
             let mut command = bench(&[load, "--duration", "1s"]);
             let mut bench = Running::start(command.env("TMPDIR", temp.path()), "beeline-bench")?;
-            assert!(bench.cgroup.exists() && !is_empty(temp.path())?);
+            let began = || bench.cgroup.exists() && is_empty(temp.path()).is_ok_and(|empty| !empty);
+            wait_for("the first files", SOON, began)?;
             let members = bench.members();
             bench.signal(signal)?;
             let status = bench.wait()?;

@@ -3,6 +3,7 @@
 //! Everything that a user may want to know without an agent is read from the pinned maps; only what
 //! needs the agent goes through here.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -92,6 +93,12 @@ pub struct Changed {
     pub old: String,
     /// Its value now, in TOML.
     pub new: String,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, was {}", self.key, self.new, self.old)
+    }
 }
 
 /// Sends a request and returns the answers.

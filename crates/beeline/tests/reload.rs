@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::load::Load;
-use common::{Agent, Beeline};
+use common::{Agent, Beeline, write_unnoticed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testbed::{Cgroup, kernel_test};
@@ -34,7 +34,7 @@ impl Bed {
     }
 
     fn write(&self, text: &str) {
-        fs::write(&self.file, text).unwrap();
+        write_unnoticed(&self.file, text);
     }
 
     fn limits(&self) -> (Value, Value) {

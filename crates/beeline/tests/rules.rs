@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::load::Load;
-use common::{Agent, Beeline, SOON, pair};
+use common::{Agent, Beeline, SOON, pair, write_unnoticed};
 use serde_json::Value;
 use tempfile::TempDir;
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -45,7 +45,7 @@ impl Bed {
     }
 
     fn reload(&self, rules: &str) -> Value {
-        self.write(rules);
+        write_unnoticed(&self.file(), rules);
         let out = self.beeline.json(&["reload", "--json"]);
         assert_eq!(out["outcome"], "in_force", "{out}");
         out

@@ -1,11 +1,13 @@
 //! Putting another configuration in force while the agent serves.
 
+use std::fmt;
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
 use datapath::Maps;
 use datapath::abi::Settings;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::explain;
 use super::rules::Rules;
@@ -15,6 +17,24 @@ use crate::control::{Changed, Reloaded};
 use crate::explain::{Answer, Question};
 use crate::instance::Instance;
 use crate::policy::Policy;
+
+/// What a reload is made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cause {
+    Request,
+    Signal,
+    Files,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Request => "`beeline reload`",
+            Self::Signal => "SIGHUP",
+            Self::Files => "a change of the configuration's files",
+        })
+    }
+}
 
 /// The configuration in force, and where it came from.
 pub(super) struct Live {
@@ -61,14 +81,31 @@ impl Live {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the sources again. One update of one map puts all in force that can change.
-    pub(super) fn reload(&self) -> Reloaded {
+    /// Where the configuration comes from.
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Reads the sources again. One update of one map puts all in force that can change. Who asks
+    /// meanwhile waits for their turn. The log tells what changed, or why nothing did.
+    pub(super) fn reload(&self, cause: Cause) -> Reloaded {
         match self.replace() {
-            Ok((changed, excluded)) => Reloaded::InForce { changed, excluded },
-            Err(error) => Reloaded::Refused {
-                why: format!("{error:#}"),
-            },
+            Ok((changed, excluded)) => {
+                log(cause, &changed, excluded);
+                Reloaded::InForce { changed, excluded }
+            }
+            Err(error) => {
+                let why = format!("{error:#}");
+                warn!("not reloaded on {cause}, the old settings stay in force: {why}");
+                Reloaded::Refused { why }
+            }
         }
+    }
+
+    /// Waits for the reload that goes on, if one does, and lets no other begin: who asks waits until
+    /// the process ends.
+    pub(super) fn freeze(&self) {
+        mem::forget(self.lock());
     }
 
     /// What changed, and how many connections the new rules took back to plain TCP.
@@ -101,6 +138,16 @@ impl Live {
             0
         });
         Ok((changed, excluded))
+    }
+}
+
+/// Nothing where nothing changed.
+fn log(cause: Cause, changed: &[Changed], excluded: usize) {
+    for setting in changed {
+        info!("reloaded on {cause}: {setting}");
+    }
+    if excluded > 0 {
+        info!("{excluded} connections went back to plain TCP, as the rules exclude them now");
     }
 }
 

@@ -15,11 +15,14 @@ use datapath::Maps;
 use datapath::adopt::Adopter;
 use datapath::programs::Programs;
 use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use tracing::{debug, warn};
 
 use super::capture::Gate;
-use super::reload::Live;
+use super::reload::{Cause, Live};
 use super::trace::Hub;
+use crate::config::Watch;
 use crate::control::{self, AgentInfo, Request};
 use crate::instance::Instance;
 use crate::workload::tree::Tree;
@@ -61,10 +64,8 @@ struct Desk {
 
 pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>, maps: &Maps) -> Result<()> {
     let (stop, stopped) = mpsc::channel();
-    let on_signal = stop.clone();
-    // Nobody receives any more: it is stopping already.
-    let handler = move || on_signal.send(()).unwrap_or_default();
-    ctrlc::set_handler(handler).context("cannot handle signals")?;
+    handle_signals(&live, &stop).context("cannot handle signals")?;
+    follow_files(&live);
     let instance = live.instance();
     let (for_programs, for_adoption) = (reopen(instance)?, reopen(instance)?);
     let for_workloads = reopen(instance)?;
@@ -92,7 +93,42 @@ pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>, maps: &Maps
         tidy_until(&stopped, maps);
         hub.close();
     });
+    live.freeze();
     Ok(())
+}
+
+/// Two threads: a reload may take a while, and must not keep the agent from stopping.
+fn handle_signals(live: &Arc<Live>, stop: &Sender<()>) -> io::Result<()> {
+    let mut stopping = Signals::new([SIGINT, SIGTERM])?;
+    let mut reloading = Signals::new([SIGHUP])?;
+    let (live, stop) = (live.clone(), stop.clone());
+    // When nobody receives any more, it is stopping already.
+    let stop = move |_| stop.send(()).unwrap_or_default();
+    thread::spawn(move || stopping.forever().for_each(stop));
+    let reload = move |_| drop(live.reload(Cause::Signal));
+    thread::spawn(move || reloading.forever().for_each(reload));
+    Ok(())
+}
+
+/// Reloads when files have changed, also since they were read at the start.
+fn follow_files(live: &Arc<Live>) {
+    let unseen = |error| {
+        warn!("changes of the configuration's files go unnoticed, `beeline reload` tells: {error}");
+    };
+    let mut watch = match Watch::of(live.sources()) {
+        Ok(watch) => watch,
+        Err(error) => return unseen(error),
+    };
+    live.reload(Cause::Files);
+    let live = live.clone();
+    thread::spawn(move || {
+        loop {
+            match watch.wait() {
+                Ok(()) => drop(live.reload(Cause::Files)),
+                Err(error) => return unseen(error),
+            }
+        }
+    });
 }
 
 /// The maps once more, for a thread that is not waited for.
@@ -205,7 +241,7 @@ fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
             desk.stop.send(()).unwrap_or_default();
             sent
         }
-        Some(Request::Reload) => control::send(&mut stream, &desk.live.reload()),
+        Some(Request::Reload) => control::send(&mut stream, &desk.live.reload(Cause::Request)),
         Some(Request::Explain { question }) => {
             control::send(&mut stream, &desk.live.explain(&question))
         }

@@ -11,7 +11,8 @@ use crate::instance::Instance;
 /// Have the running agent read its configuration again, and put it in force.
 ///
 /// All of it or nothing: where one setting is wrong or cannot change while the agent runs, the old
-/// ones stay in force. `beeline config show` says what each takes.
+/// ones stay in force. `beeline config show` says what each takes. The agent does the same by itself
+/// on SIGHUP, and soon after the files have changed; what became of that is in its log.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print the outcome as JSON
@@ -52,8 +53,8 @@ fn tell(changed: &[Changed], excluded: usize) -> Result<ExitCode> {
     if changed.is_empty() {
         output::line("reloaded; nothing differs from before")?;
     }
-    for Changed { key, old, new } in changed {
-        output::line(&format!("reloaded: {key} is {new}, was {old}"))?;
+    for setting in changed {
+        output::line(&format!("reloaded: {setting}"))?;
     }
     if excluded > 0 {
         output::line(&format!(

@@ -14,6 +14,7 @@ use crate::instance::Instance;
 /// Load the datapath, or take over the one that is loaded, and serve until stopped.
 ///
 /// SIGTERM and SIGINT stop the agent and leave the datapath working; `beeline detach` takes it off.
+/// SIGHUP, and a change of the configuration's files, do what `beeline reload` does.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

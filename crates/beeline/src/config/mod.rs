@@ -11,6 +11,7 @@ mod rules;
 mod setting;
 mod show;
 mod sources;
+mod watch;
 
 use std::path::Path;
 
@@ -23,6 +24,7 @@ pub use rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 pub use setting::{Change, Described, Origin, Setting};
 pub use show::{example, toml};
 pub use sources::{DEFAULT_DIR, Error, Sources};
+pub use watch::Watch;
 
 setting::settings! {
     /// The cgroup2 directory whose processes are covered, or "host" for all processes.

@@ -51,7 +51,7 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// `beeline reload`.
+    /// Saving the file, which the agent notices.
     Live,
     /// A restart of the agent, which leaves connections alone.
     Restart,
@@ -70,7 +70,7 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Live => "beeline reload",
+            Self::Live => "saving the file",
             Self::Restart => "restart the agent",
             Self::Detach => "beeline detach, then start the agent",
         })

@@ -69,9 +69,8 @@ impl Sources {
     /// When something cannot be read, or with every mistake in all files.
     pub fn load(&self) -> Result<Config, Error> {
         let (mut config, mut mistakes) = (Config::default(), Vec::new());
-        for path in self.files()? {
-            let text = fs::read_to_string(&path).map_err(cannot_read(&path))?;
-            mistakes.extend(check::apply(&mut config, &Arc::new(File { path, text })));
+        for file in self.read()? {
+            mistakes.extend(check::apply(&mut config, &Arc::new(file)));
         }
         if !mistakes.is_empty() {
             return Err(Error::Wrong(mistakes));
@@ -83,6 +82,20 @@ impl Sources {
             };
         }
         Ok(config)
+    }
+
+    /// The files as they are now, in their order.
+    pub(super) fn read(&self) -> Result<Vec<File>, Error> {
+        let read = |path: PathBuf| match fs::read_to_string(&path) {
+            Ok(text) => Ok(File { path, text }),
+            Err(error) => Err(cannot_read(&path)(error)),
+        };
+        self.files()?.into_iter().map(read).collect()
+    }
+
+    /// The directory or file that is read.
+    pub(super) fn path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_DIR))
     }
 
     /// The files that are read, in their order.

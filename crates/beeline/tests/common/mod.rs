@@ -8,8 +8,8 @@ pub mod machine;
 pub mod running;
 pub mod trace;
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -208,6 +208,13 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes a file and leaves it open: an agent that watches it waits for it to be complete.
+pub fn write_unnoticed(path: &Path, text: &str) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    std::mem::forget(file);
 }
 
 /// Both streams, for messages.

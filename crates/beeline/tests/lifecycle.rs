@@ -140,6 +140,8 @@ kernel_test! {
         let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
         let client = traffic::connect(addr).unwrap();
         let server = traffic::accept(&listener).unwrap();
+        // A stream of small writes leaves by itself if TCP may gather them.
+        client.set_nodelay(true).unwrap();
         stream::send(&client, 5, BYTES, 1000).unwrap();
         beeline.fails(&["detach", "--timeout", "100ms"]);
         drop(agent);

@@ -86,6 +86,8 @@ fn pair() -> (TcpStream, TcpStream) {
     let server = traffic::accept(&listener).expect("loopback accepts");
     for sock in [&client, &server] {
         sock.set_nonblocking(true).expect("a socket has the flag");
+        // TCP would gather small writes, and Beeline leave them to it.
+        sock.set_nodelay(true).expect("a socket has the flag");
     }
     (client, server)
 }

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use datapath::Maps;
 use datapath::abi::{Reason, Totals};
+use datapath::programs::Programs;
 use datapath::socket::{Options, SocketPath};
 use testbed::Cgroup;
 
@@ -14,6 +18,9 @@ use super::host;
 
 /// How long the counters of closed connections may take to arrive.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// How soon the end of a turn is noticed.
+const JUDGE: Duration = Duration::from_millis(20);
 
 /// A datapath of our own that is attached for a turn and taken off again.
 pub(in crate::cli) struct Switch {
@@ -60,7 +67,14 @@ impl Switch {
     ) -> Result<T> {
         let before = self.path.maps().totals()?;
         self.path.attach(&self.cgroup)?;
-        let done = turn();
+        let over = AtomicBool::new(false);
+        let maps = self.path.maps();
+        let done = thread::scope(|scope| {
+            scope.spawn(|| judge_programs(maps, &over));
+            let done = turn();
+            over.store(true, Ordering::Relaxed);
+            done
+        });
         let after = self.settled(&before);
         self.path.detach();
         let (done, after) = (done?, after?);
@@ -80,6 +94,15 @@ impl Switch {
         });
         Ok(now)
     }
+}
+
+/// Looks at programs that connect or listen, as the agent does. Of one that cannot be looked at the
+/// reasons tell.
+fn judge_programs(maps: &Maps, over: &AtomicBool) {
+    let Ok(mut programs) = Programs::load(maps, |_| false) else {
+        return;
+    };
+    while !over.load(Ordering::Relaxed) && programs.poll(JUDGE).is_ok() {}
 }
 
 impl Share {

@@ -101,6 +101,8 @@ kernel_test! {
         let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
         let client = traffic::connect(addr).unwrap();
         let server = traffic::accept(&listener).unwrap();
+        // A stream of small writes leaves by itself if TCP may gather them.
+        client.set_nodelay(true).unwrap();
         let reader = thread::spawn(move || stream::verify(&server, 3, 1 << 16).unwrap());
         stream::send(&client, 3, BYTES, 1000).unwrap();
         wait_for("the redirect", SOON, || redirected(&beeline) == BYTES).unwrap();
@@ -119,6 +121,8 @@ kernel_test! {
         let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
         let client = traffic::connect(addr).unwrap();
         let server = traffic::accept(&listener).unwrap();
+        // A stream of small writes leaves by itself if TCP may gather them.
+        client.set_nodelay(true).unwrap();
         stream::send(&client, 4, BYTES, 1000).unwrap();
         let said = beeline.fails(&["detach", "--timeout", "300ms"]);
         let port = format!(":{}", addr.port());

@@ -26,21 +26,11 @@ static __always_inline __u32 slot_of(__u64 value)
 	if (value > HIST_MAX)
 		return HIST_SLOTS - 1;
 	rest = value - 1;
-	if (rest >> 16) {
-		slot += 16;
-		rest >>= 16;
-	}
-	if (rest >> 8) {
-		slot += 8;
-		rest >>= 8;
-	}
-	if (rest >> 4) {
-		slot += 4;
-		rest >>= 4;
-	}
-	if (rest >> 2) {
-		slot += 2;
-		rest >>= 2;
+	for (int bits = 16; bits > 1; bits /= 2) {
+		if (rest >> bits) {
+			slot += bits;
+			rest >>= bits;
+		}
 	}
 	return slot + (rest >> 1 ? 2 : rest);
 }

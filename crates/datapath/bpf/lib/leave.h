@@ -18,9 +18,6 @@ static __always_inline void may_come_back(struct conn *conn, struct handshake cl
 	__u8 returns = conn->returns;
 
 	candidate.conn.returns = returns < MAX_DOUBLINGS ? returns + 1 : returns;
-	candidate.conn.leaves = 0;
-	candidate.conn.client_left = candidate.conn.server_left = 0;
-	candidate.conn.client_out = candidate.conn.server_out = 0;
 	candidate.client_netns = sock_netns((struct sock *)conn->client_sk);
 	candidate.server_netns = sock_netns((struct sock *)conn->server_sk);
 	candidate.not_before_ns = bpf_ktime_get_ns() + (AWAY_NS << (returns & 7));

@@ -62,18 +62,24 @@ macro_rules! wire {
 }
 wire!(Conn End EndRecord EndReport Event Handshake Hists Offer Pair Piece Process Program RuleAnswer RuleRange RuleSet Rules Settings Tally Totals);
 
-impl PartialEq for Handshake {
-    fn eq(&self, other: &Self) -> bool {
-        (self.snd_nxt, self.rcv_nxt) == (other.snd_nxt, other.rcv_nxt)
-    }
-}
-impl Eq for Handshake {}
+/// Values without padding are equal if their bytes are.
+macro_rules! key {
+    ($($name:ident)*) => {$(
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.bytes() == other.bytes()
+            }
+        }
+        impl Eq for $name {}
 
-impl std::hash::Hash for Handshake {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (self.snd_nxt, self.rcv_nxt).hash(state);
-    }
+        impl std::hash::Hash for $name {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                self.bytes().hash(state);
+            }
+        }
+    )*};
 }
+key!(Handshake Pair Program RuleAnswer RuleRange);
 
 impl Handshake {
     /// The same connection as its other end sees it.
@@ -83,19 +89,6 @@ impl Handshake {
             snd_nxt: self.rcv_nxt,
             rcv_nxt: self.snd_nxt,
         }
-    }
-}
-
-impl PartialEq for Pair {
-    fn eq(&self, other: &Self) -> bool {
-        (self.client, self.server) == (other.client, other.server)
-    }
-}
-impl Eq for Pair {}
-
-impl std::hash::Hash for Pair {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (self.client, self.server).hash(state);
     }
 }
 
@@ -185,25 +178,6 @@ named! {
         MaySplice = VERDICT_MAY_SPLICE "may_splice": "it may call splice(2)",
     }
 }
-
-/// Values without padding are equal if their bytes are.
-macro_rules! key {
-    ($($name:ident)*) => {$(
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                self.bytes() == other.bytes()
-            }
-        }
-        impl Eq for $name {}
-
-        impl std::hash::Hash for $name {
-            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-                self.bytes().hash(state);
-            }
-        }
-    )*};
-}
-key!(Program RuleAnswer RuleRange);
 
 named! {
     /// What rules ask of the two ends of a connection, each of which is local once.

@@ -81,6 +81,21 @@ fn excluded_by(
     Ok(enrolled == 0)
 }
 
+/// What becomes of a connection: enrolled, or left for the reason, which is `Excluded` or `unknown`.
+fn expect_outcome(bed: &Bed, reason: Option<Reason>, unknown: Reason) -> Result<()> {
+    let before = bed.totals()?;
+    let (a, b) = loopback()?;
+    talk(&a, &b)?;
+    let after = bed.totals()?;
+    for other in [Reason::Excluded, unknown] {
+        let counted = after.count(other) - before.count(other);
+        assert_eq!(counted, u64::from(reason == Some(other)), "{other:?}");
+    }
+    let enrolled = after.enrolled - before.enrolled;
+    assert_eq!(enrolled, if reason.is_none() { 2 } else { 0 });
+    Ok(())
+}
+
 kernel_test! {
     fn ports_exclude_at_the_end_that_has_them(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
@@ -178,16 +193,8 @@ kernel_test! {
                 (of(1), vec![of(id)], None),
                 (of(1), vec![], Some(Reason::UnknownWorkload)),
             ] {
-                let before = bed.totals()?;
                 exclude_one(&bed, accepted, &known)?;
-                let (a, b) = loopback()?;
-                talk(&a, &b)?;
-                let after = bed.totals()?;
-                for other in [Reason::Excluded, Reason::UnknownWorkload] {
-                    let counted = after.count(other) - before.count(other);
-                    assert_eq!(counted, u64::from(reason == Some(other)), "{dimension:?} {other:?}");
-                }
-                assert_eq!(after.enrolled - before.enrolled, if reason.is_none() { 2 } else { 0 });
+                expect_outcome(&bed, reason, Reason::UnknownWorkload)?;
             }
         }
         Ok(())
@@ -204,16 +211,8 @@ kernel_test! {
                 (of(other), vec![of(own)], None),
                 (of(other), vec![], Some(Reason::UnknownProgram)),
             ] {
-                let before = bed.totals()?;
                 exclude_one(&bed, accepted, &known)?;
-                let (a, b) = loopback()?;
-                talk(&a, &b)?;
-                let after = bed.totals()?;
-                for other in [Reason::Excluded, Reason::UnknownProgram] {
-                    let counted = after.count(other) - before.count(other);
-                    assert_eq!(counted, u64::from(reason == Some(other)), "{dimension:?} {other:?}");
-                }
-                assert_eq!(after.enrolled - before.enrolled, if reason.is_none() { 2 } else { 0 });
+                expect_outcome(&bed, reason, Reason::UnknownProgram)?;
             }
         }
         Ok(())

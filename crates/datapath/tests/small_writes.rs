@@ -5,13 +5,12 @@ mod common;
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Bed, Result, SOON, exchange, expect_connections, expect_reasons, seed, talk};
 use datapath::abi::{Handshake, Reason, Totals, TxPath};
 use datapath::adopt::Adopter;
 use datapath::drain::{self, Outcome};
-use std::time::Instant;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -63,6 +62,14 @@ fn come_back(bed: &Bed, adopter: &Adopter) -> Result {
         adopter.look().expect("it looks");
         bed.enrolled().len() == 2
     })?)
+}
+
+/// Longer than a connection does that may come back.
+fn stay_away(bed: &Bed, adopter: &Adopter) -> Result {
+    thread::sleep(Duration::from_millis(1500));
+    adopter.look()?;
+    assert!(bed.enrolled().is_empty());
+    Ok(())
 }
 
 fn redirected(bed: &Bed) -> Result<u64> {
@@ -147,10 +154,7 @@ kernel_test! {
         let mut pattern = Pattern::new(seed());
         let mut at = pattern.clone();
         stream::send_from(&pair.0, &mut pattern, 10_000, SMALL)?;
-        // Longer than it stays away.
-        thread::sleep(Duration::from_millis(1500));
-        adopter.look()?;
-        assert!(bed.enrolled().is_empty());
+        stay_away(&bed, &adopter)?;
         let mut got = [0; 10_000];
         traffic::read_all(&pair.1, &mut got)?;
         assert_eq!(at.differs(&got), None);
@@ -168,9 +172,7 @@ kernel_test! {
         let owns: Vec<Handshake> = bed.ends()?.iter().map(|end| end.end.own).collect();
         let outcome = drain::retire(&bed, &owns, Reason::Retired, Instant::now() + SOON, |_| {})?;
         assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
-        thread::sleep(Duration::from_millis(1500));
-        adopter.look()?;
-        assert!(bed.enrolled().is_empty());
+        stay_away(&bed, &adopter)?;
         talk(&pair.0, &pair.1)?;
         closed(&bed, pair)?;
         Ok(())

@@ -4,14 +4,16 @@
 //! socket was made outside of the covered cgroup, in turns with and without the attachment; every
 //! turn has a connection of its own. Prints the paired ratios of p50 and of the time to connect.
 
+mod common;
+
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use common::{pin, report};
 use datapath::abi::Reason;
 use datapath::socket::{Options, SocketPath};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use testbed::traffic::{self, rr};
 use testbed::{Cgroup, Node, Outside, Pod};
 
@@ -85,25 +87,4 @@ fn turn(pod: &Pod, addr: SocketAddr) -> Result<Turn> {
             connect_us: start.elapsed().as_secs_f64() * 1e6 / CONNECTS as f64,
         })
     })?
-}
-
-/// Both ends share a core, so that the time of waking another is not in the figure.
-fn pin(core: usize) {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).expect("core 0 exists");
-}
-
-fn report(what: &str, pairs: impl Iterator<Item = (f64, f64)>) {
-    let (mut ratios, mut with): (Vec<f64>, Vec<f64>) = pairs.map(|(a, b)| (a / b, a)).unzip();
-    ratios.sort_by(f64::total_cmp);
-    with.sort_by(f64::total_cmp);
-    let at = |part: usize| ratios[(ratios.len() - 1) * part / 4];
-    println!(
-        "{what}: {:.2} us; with / without: median {:.4}, quartiles {:.4} to {:.4}",
-        with[with.len() / 2],
-        at(2),
-        at(1),
-        at(3),
-    );
 }

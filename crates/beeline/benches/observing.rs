@@ -4,6 +4,8 @@
 //! trips of 64 bytes on one redirected connection, and connections that are made and closed. Prints
 //! the paired ratios, and the time of a run of each program.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,10 +13,10 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use common::{pin, report};
 use datapath::abi::Hist;
 use datapath::hist::{Kept, Snapshot};
 use datapath::socket::{Options, SocketPath};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use testbed::traffic::{self, rr};
 use testbed::{Cgroup, Node, Pod};
 
@@ -175,25 +177,4 @@ fn runs() -> BTreeMap<(u32, String), (u64, u64)> {
         ((program.id, name), (program.run_cnt, program.run_time_ns))
     })
     .collect()
-}
-
-/// Both ends share a core, so that the time of waking another is not in the figure.
-fn pin(core: usize) {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).expect("core 0 exists");
-}
-
-fn report(what: &str, pairs: impl Iterator<Item = (f64, f64)>) {
-    let (mut ratios, mut with): (Vec<f64>, Vec<f64>) = pairs.map(|(a, b)| (a / b, a)).unzip();
-    ratios.sort_by(f64::total_cmp);
-    with.sort_by(f64::total_cmp);
-    let at = |part: usize| ratios[(ratios.len() - 1) * part / 4];
-    println!(
-        "{what}: {:.2} us; with / without: median {:.4}, quartiles {:.4} to {:.4}",
-        with[with.len() / 2],
-        at(2),
-        at(1),
-        at(3),
-    );
 }

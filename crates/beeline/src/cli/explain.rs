@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::output;
-use crate::control::{self, PATIENCE, Request};
+use super::{ask, output};
+use crate::control::Request;
 use crate::explain::{Answer, EndExplained, Explained, Party, Question};
 use crate::instance::Instance;
 use crate::observe::conns::Name;
@@ -39,7 +39,8 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             Question::Live(args.first.clone())
         }
     };
-    let answer = ask(instance, question)?;
+    let answer = ask::agent(instance, Request::Explain { question })?
+        .context("the agent cannot explain: it is of an earlier version, restart it")?;
     match answer {
         Answer::Explained(explained) if args.json => output::json(&explained)?,
         Answer::Explained(explained) => tell(&explained)?,
@@ -56,19 +57,6 @@ fn parse<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
 ) -> Result<T> {
     text.parse()
         .with_context(|| format!("cannot explain {text}"))
-}
-
-fn ask(instance: &Instance, question: Question) -> Result<Answer> {
-    let socket = instance.control_socket();
-    let mut answer = control::ask(instance, Request::Explain { question }).with_context(|| {
-        format!(
-            "cannot ask the agent at {}: one has to run (beeline run), and it answers root only",
-            socket.display()
-        )
-    })?;
-    answer.get_ref().set_read_timeout(Some(PATIENCE))?;
-    control::receive(&mut answer)?
-        .context("the agent cannot explain: it is of an earlier version, restart it")
 }
 
 fn tell(explained: &Explained) -> Result<()> {

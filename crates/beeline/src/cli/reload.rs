@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::output;
-use crate::control::{self, Changed, PATIENCE, Reloaded, Request};
+use super::{ask, output};
+use crate::control::{Changed, Reloaded, Request};
 use crate::instance::Instance;
 
 /// Have the running agent read its configuration again, and put it in force.
@@ -21,7 +21,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let outcome = ask(instance)?;
+    let outcome = ask::agent(instance, Request::Reload)?.context(
+        "the agent does not know how to reload: it is of an earlier version, restart it",
+    )?;
     if args.json {
         output::json(&outcome)?;
     }
@@ -34,19 +36,6 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-fn ask(instance: &Instance) -> Result<Reloaded> {
-    let socket = instance.control_socket();
-    let mut answer = control::ask(instance, Request::Reload).with_context(|| {
-        format!(
-            "cannot ask the agent at {}: one has to run (beeline run), and it answers root only",
-            socket.display()
-        )
-    })?;
-    answer.get_ref().set_read_timeout(Some(PATIENCE))?;
-    control::receive(&mut answer)?
-        .context("the agent does not know how to reload: it is of an earlier version, restart it")
 }
 
 fn tell(changed: &[Changed], excluded: usize) -> Result<ExitCode> {

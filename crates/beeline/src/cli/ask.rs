@@ -1,0 +1,26 @@
+//! Questions that the running agent answers at once.
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+
+use crate::control::{self, PATIENCE, Request};
+use crate::instance::Instance;
+
+/// The agent's answer; `None` when it does not know the question.
+///
+/// # Errors
+/// When no agent runs, or it does not answer in time.
+pub(super) fn agent<T: DeserializeOwned>(
+    instance: &Instance,
+    request: Request,
+) -> Result<Option<T>> {
+    let socket = instance.control_socket();
+    let mut answer = control::ask(instance, request).with_context(|| {
+        format!(
+            "cannot ask the agent at {}: one has to run (beeline run), and it answers root only",
+            socket.display()
+        )
+    })?;
+    answer.get_ref().set_read_timeout(Some(PATIENCE))?;
+    Ok(control::receive(&mut answer)?)
+}

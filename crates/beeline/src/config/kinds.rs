@@ -265,7 +265,7 @@ fn size(value: &Spanned<DeValue<'_>>, range: RangeInclusive<u64>) -> Result<u64,
 }
 
 /// The elements of an array, or all that are wrong.
-fn each<T>(
+pub(super) fn each<T>(
     value: &Spanned<DeValue<'_>>,
     read: impl Fn(&Spanned<DeValue<'_>>) -> Result<T, Wrong>,
 ) -> Result<Vec<T>, Vec<Wrong>> {

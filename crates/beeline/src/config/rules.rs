@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check::{Reader, alike, last, list};
-use super::kinds::{Executables, quoted, string, wrong, wrong_type};
+use super::kinds::{Executables, each, quoted, string, wrong, wrong_type};
 use super::rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 use super::setting::{Kind, Unfit, Wrong};
 
@@ -161,16 +161,7 @@ impl Reader<'_> {
                 hint: Some("leave it out if it does not matter".into()),
                 ..wrong(value, "an empty array".into())
             }]),
-            DeValue::Array(values) => {
-                let (mut good, mut bad) = (Vec::new(), Vec::new());
-                for value in values.iter() {
-                    match one(value) {
-                        Ok(value) => good.push(value),
-                        Err(wrong) => bad.push(wrong),
-                    }
-                }
-                if bad.is_empty() { Ok(good) } else { Err(bad) }
-            }
+            DeValue::Array(_) => each(value, one),
             _ => one(value).map(|one| vec![one]).map_err(Into::into),
         };
         self.read(name, example, expected, read).unwrap_or_default()

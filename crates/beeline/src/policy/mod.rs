@@ -80,18 +80,8 @@ impl Policy {
         self.accept(&mut tables, Dimension::RemotePort, |rule| {
             ports(&rule.remote)
         });
-        for (dimension, end) in WORKLOADS {
-            if self.any(end, asks_for_workload) {
-                let indifferent = self.accepting(|rule| !asks_for_workload(end(rule)));
-                tables.ask_for(dimension, indifferent);
-            }
-        }
-        for (dimension, end) in PROGRAMS {
-            if self.any(end, asks_for_program) {
-                let indifferent = self.accepting(|rule| !asks_for_program(end(rule)));
-                tables.ask_for(dimension, indifferent);
-            }
-        }
+        self.ask_for(&mut tables, WORKLOADS, asks_for_workload);
+        self.ask_for(&mut tables, PROGRAMS, asks_for_program);
         for (id, path) in cgroups {
             for (answer, set) in self.of_cgroup(*id, path) {
                 tables.answer(answer, set);
@@ -108,30 +98,51 @@ impl Policy {
     /// The answers of a cgroup, each with the rules that accept it.
     #[must_use]
     pub fn of_cgroup(&self, id: u64, path: &str) -> Vec<(RuleAnswer, RuleSet)> {
-        let asked = WORKLOADS
-            .iter()
-            .filter(|(_, end)| self.any(*end, asks_for_workload));
-        asked
-            .map(|(dimension, end)| {
-                let set = self.accepting(|rule| is_in(end(rule), path));
-                (RuleAnswer::cgroup(*dimension, id), set)
-            })
-            .collect()
+        let answer = |dimension| RuleAnswer::cgroup(dimension, id);
+        self.answers(WORKLOADS, asks_for_workload, answer, |ask| is_in(ask, path))
     }
 
     /// The answers of a program that has, or had, this path.
     #[must_use]
     pub fn of_program(&self, program: Program, path: &Path) -> Vec<(RuleAnswer, RuleSet)> {
-        let asked = PROGRAMS
-            .iter()
-            .filter(|(_, end)| self.any(*end, asks_for_program));
+        let answer = |dimension| RuleAnswer::program(dimension, program);
+        let accepts = |ask: &Ask| {
+            ask.executable.is_empty() || ask.executable.iter().any(|one| one.matches(path))
+        };
+        self.answers(PROGRAMS, asks_for_program, answer, accepts)
+    }
+
+    /// Those of these dimensions that any rule asks for.
+    fn ask_for(
+        &self,
+        tables: &mut Tables,
+        dimensions: [(Dimension, End); 2],
+        asks: fn(&Ask) -> bool,
+    ) {
+        for (dimension, end) in dimensions {
+            if self.any(end, asks) {
+                let indifferent = self.accepting(|rule| !asks(end(rule)));
+                tables.ask_for(dimension, indifferent);
+            }
+        }
+    }
+
+    /// What it answers in those of these dimensions that any rule asks for, each with the rules that
+    /// accept it.
+    fn answers(
+        &self,
+        dimensions: [(Dimension, End); 2],
+        asks: fn(&Ask) -> bool,
+        answer: impl Fn(Dimension) -> RuleAnswer,
+        accepts: impl Fn(&Ask) -> bool,
+    ) -> Vec<(RuleAnswer, RuleSet)> {
+        let asked = dimensions
+            .into_iter()
+            .filter(|(_, end)| self.any(*end, asks));
         asked
             .map(|(dimension, end)| {
-                let set = self.accepting(|rule| {
-                    let executables = &end(rule).executable;
-                    executables.is_empty() || executables.iter().any(|one| one.matches(path))
-                });
-                (RuleAnswer::program(*dimension, program), set)
+                let set = self.accepting(|rule| accepts(end(rule)));
+                (answer(dimension), set)
             })
             .collect()
     }

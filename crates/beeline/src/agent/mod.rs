@@ -37,7 +37,6 @@ use rules::Rules;
 /// A loaded and attached datapath that this process looks after.
 pub struct Agent {
     instance: Instance,
-    path: SocketPath,
     started: Started,
     http: Option<http::Server>,
     config: Config,
@@ -112,7 +111,6 @@ impl Agent {
         };
         Ok(Self {
             instance: instance.clone(),
-            path,
             started,
             http,
             config,
@@ -139,7 +137,7 @@ impl Agent {
         }
         let page = self.started.page();
         let live = Live::new(self.instance, self.config, self.sources, self.rules);
-        serve::run(Arc::new(live), self.tree, page, self.path.maps())
+        serve::run(Arc::new(live), self.tree, page)
     }
 }
 

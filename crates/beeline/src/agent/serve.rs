@@ -24,7 +24,6 @@ use super::reload::{Cause, Live};
 use super::trace::Hub;
 use crate::config::Watch;
 use crate::control::{self, AgentInfo, Request};
-use crate::instance::Instance;
 use crate::workload::tree::Tree;
 
 /// Time between two looks for handshakes that never ended.
@@ -62,13 +61,15 @@ struct Desk {
     page: Option<String>,
 }
 
-pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>, maps: &Maps) -> Result<()> {
+pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>) -> Result<()> {
     let (stop, stopped) = mpsc::channel();
     handle_signals(&live, &stop).context("cannot handle signals")?;
     follow_files(&live);
     let instance = live.instance();
-    let (for_programs, for_adoption) = (reopen(instance)?, reopen(instance)?);
-    let for_workloads = reopen(instance)?;
+    let maps =
+        Maps::open(&instance.pins()).context("cannot open the maps that were just pinned")?;
+    let maps = Arc::new(maps);
+    let (for_programs, for_workloads, for_adoption) = (maps.clone(), maps.clone(), maps.clone());
     let path = instance.control_socket();
     let listener = listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let _socket = Socket(path);
@@ -89,8 +90,8 @@ pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>, maps: &Maps
     thread::spawn(move || adopt(&for_adoption));
     thread::spawn(move || accept(&listener, &desk));
     thread::scope(|scope| {
-        scope.spawn(|| hub.run(maps));
-        tidy_until(&stopped, maps);
+        scope.spawn(|| hub.run(&maps));
+        tidy_until(&stopped, &maps);
         hub.close();
     });
     live.freeze();
@@ -129,11 +130,6 @@ fn follow_files(live: &Arc<Live>) {
             }
         }
     });
-}
-
-/// The maps once more, for a thread that is not waited for.
-fn reopen(instance: &Instance) -> Result<Maps> {
-    Maps::open(&instance.pins()).context("cannot open the maps that were just pinned")
 }
 
 /// Learns of each program that connects or listens whether it may splice, and which rules concern it.

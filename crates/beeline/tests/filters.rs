@@ -56,8 +56,6 @@ kernel_test! {
         let (before, _server) = pair();
         stream::send(&before, 1, 50_000, 5_000).unwrap();
         let (now, server) = pair();
-        // A stream of small writes leaves if TCP may gather them.
-        now.set_nodelay(true).unwrap();
         let look = std::thread::scope(|scope| {
             let look = scope.spawn(|| beeline.json(&["conns", "--sort", "rate", "--json"]));
             while !look.is_finished() {

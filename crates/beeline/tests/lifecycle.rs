@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::load::{Load, exchange};
-use common::{Beeline, SOON, text};
+use common::{Beeline, SOON, pair, text};
 use datapath::abi::ABI;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -98,11 +98,7 @@ kernel_test! {
     fn readers_that_sleep_in_recv_do_not_hold_up_a_detach(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();
-        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-        let client = traffic::connect(addr).unwrap();
-        let server = traffic::accept(&listener).unwrap();
-        // A stream of small writes leaves by itself if TCP may gather them.
-        client.set_nodelay(true).unwrap();
+        let (client, server) = pair();
         let reader = thread::spawn(move || stream::verify(&server, 3, 1 << 16).unwrap());
         stream::send(&client, 3, BYTES, 1000).unwrap();
         wait_for("the redirect", SOON, || redirected(&beeline) == BYTES).unwrap();
@@ -118,14 +114,10 @@ kernel_test! {
     fn a_reader_that_does_not_read_holds_up_a_detach_and_loses_nothing(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();
-        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-        let client = traffic::connect(addr).unwrap();
-        let server = traffic::accept(&listener).unwrap();
-        // A stream of small writes leaves by itself if TCP may gather them.
-        client.set_nodelay(true).unwrap();
+        let (client, server) = pair();
         stream::send(&client, 4, BYTES, 1000).unwrap();
         let said = beeline.fails(&["detach", "--timeout", "300ms"]);
-        let port = format!(":{}", addr.port());
+        let port = format!(":{}", server.local_addr().unwrap().port());
         assert!(said.contains("has not read") && said.contains(&port), "{said}");
         assert_eq!(beeline.status()["mode"], "detaching");
         let mut pattern = traffic::pattern::Pattern::new(4);
@@ -141,11 +133,7 @@ kernel_test! {
     fn an_interrupted_detach_can_be_taken_back(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let agent = beeline.agent();
-        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-        let client = traffic::connect(addr).unwrap();
-        let server = traffic::accept(&listener).unwrap();
-        // A stream of small writes leaves by itself if TCP may gather them.
-        client.set_nodelay(true).unwrap();
+        let (client, server) = pair();
         stream::send(&client, 5, BYTES, 1000).unwrap();
         beeline.fails(&["detach", "--timeout", "100ms"]);
         drop(agent);
@@ -219,9 +207,7 @@ kernel_test! {
     fn a_sender_that_waits_for_room_does_not_hold_up_others(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();
-        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-        let client = traffic::connect(addr).unwrap();
-        let server = traffic::accept(&listener).unwrap();
+        let (client, server) = pair();
         // More than the queue limit and all buffers.
         const MUCH: u64 = 64 << 20;
         let sender = thread::spawn(move || {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::load::{Load, exchange};
-use common::{Beeline, SOON};
+use common::{Beeline, SOON, pair};
 use serde_json::Value;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -66,14 +66,8 @@ kernel_test! {
     fn a_reader_that_does_not_read_is_named_and_loses_nothing(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();
-        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-        let client = traffic::connect(addr).unwrap();
-        let server = traffic::accept(&listener).unwrap();
-        for sock in [&client, &server] {
-            sock.set_nonblocking(true).unwrap();
-        }
-        // A stream of small writes leaves by itself if TCP may gather them.
-        client.set_nodelay(true).unwrap();
+        let (client, server) = pair();
+        let addr = server.local_addr().unwrap();
         let mut pattern = traffic::pattern::Pattern::new(4);
         stream::send_from(&client, &mut pattern, BYTES, 1000).unwrap();
         let said = beeline.fails(&["retire", &addr.to_string(), "--timeout", "100ms"]);

@@ -9,7 +9,7 @@ use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, stream};
 use testbed::wait_for;
 
-use super::SOON;
+use super::{SOON, pair};
 
 /// Connections at once.
 const CONNECTIONS: u64 = 4;
@@ -77,19 +77,6 @@ impl Load {
         self.receivers
             .push(thread::spawn(move || receive(&to, seed, &behind, &all)));
     }
-}
-
-/// Non-blocking, so that the peer of one that ended its direction goes on redirecting to it.
-fn pair() -> (TcpStream, TcpStream) {
-    let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).expect("loopback listens");
-    let client = traffic::connect(addr).expect("loopback connects");
-    let server = traffic::accept(&listener).expect("loopback accepts");
-    for sock in [&client, &server] {
-        sock.set_nonblocking(true).expect("a socket has the flag");
-        // TCP would gather small writes, and Beeline leave them to it.
-        sock.set_nodelay(true).expect("a socket has the flag");
-    }
-    (client, server)
 }
 
 fn send(sock: &TcpStream, seed: u64, stop: &AtomicBool, read: &AtomicU64) -> u64 {

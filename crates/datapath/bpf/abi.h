@@ -47,6 +47,7 @@ enum reason {
 	REASON_SHUT_DOWN, /* an end had shut this direction down: TCP has to answer the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
 	REASON_SMALL_WRITES, /* a stream of writes that TCP gathers into few segments */
+	REASON_RECEIVE_BUFFER, /* more would wait than the reader's SO_RCVBUF allows */
 	/* Either. */
 	REASON_EXCLUDED, /* a rule or the default leaves the connection to the kernel path */
 	REASON_OPTION, /* the socket has an option that TCP's own calls alone honour */
@@ -199,7 +200,7 @@ struct conn {
 	__u64 server_cookie;
 	__u8 client_left; /* that end is no target any more, as it blocks or has an option */
 	__u8 server_left;
-	__u8 leaves; /* both ends leave the maps, as TCP's own way is faster for them: lib/small.h */
+	__u8 leaves; /* enum reason: both ends leave the maps, as TCP's own way is better for them */
 	__u8 client_out; /* then: that end has left them */
 	__u8 server_out;
 	__u8 returns; /* how often it was enrolled again after that */

@@ -556,6 +556,14 @@ static __always_inline __u64 queue_cost(struct end *end, __u32 unread)
 	return average < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (average ?: 1) : unread;
 }
 
+/* What may wait at a reader. */
+static __always_inline __u32 room(struct settings *set, struct sock *reader)
+{
+	__u32 most = largest_receive_buffer(reader);
+
+	return set->queue_limit < most ? set->queue_limit : most;
+}
+
 /* Why the next message of this end must not be redirected, if so; else how much waits at the reader. */
 static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end, __u32 *unread)
 {
@@ -589,7 +597,7 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	if (queue_cost(end, *unread) > set->queue_limit)
+	if (queue_cost(end, *unread) > room(set, (struct sock *)end->peer_sk))
 		return REASON_QUEUE_FULL;
 	return REASON_NONE;
 }
@@ -617,13 +625,13 @@ static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 	if (!end->peer_sk && find_peer(end))
 		return false;
 	peer = (struct sock *)end->peer_sk;
-	if (!peer_unread(end, &unread) || queue_cost(end, unread) > set->queue_limit / 2)
+	if (!peer_unread(end, &unread) || queue_cost(end, unread) > room(set, peer) / 2)
 		return false;
 	return !blocks((struct sock *)own) && !blocks(peer) && all_is_queued(peer);
 }
 
 /* The connection leaves the maps. */
-static __noinline int go_away(struct end *end)
+static __noinline int go_away(struct end *end, enum reason reason)
 {
 	struct handshake client;
 	struct conn *conn;
@@ -634,8 +642,8 @@ static __noinline int go_away(struct end *end)
 	conn = bpf_map_lookup_elem(&conns, &client);
 	if (!conn)
 		return REASON_NONE;
-	conn->leaves = 1;
-	return REASON_SMALL_WRITES;
+	conn->leaves = reason;
+	return reason;
 }
 
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,
@@ -693,7 +701,9 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	}
 	reason = hold_back(own, end, &unread);
 	if (!reason && streams_small_writes(own, end, size))
-		reason = go_away(end);
+		reason = go_away(end, REASON_SMALL_WRITES);
+	if (!reason && is_more_than_chosen((struct sock *)end->peer_sk, unread + size))
+		reason = go_away(end, REASON_RECEIVE_BUFFER);
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);

@@ -37,6 +37,7 @@ enum {
 /* include/net/sock.h, include/uapi/asm-generic/fcntl.h */
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
+#define SOCK_RCVBUF_LOCK 2 /* include/uapi/linux/socket.h */
 #define O_NONBLOCK 04000
 
 #define EEXIST 17

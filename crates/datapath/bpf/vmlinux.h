@@ -23,8 +23,13 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct netns_ipv4 {
+	__u32 sysctl_tcp_rmem[3]; /* int */
+};
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {
@@ -142,6 +147,8 @@ struct sock {
 	kuid_t sk_uid;
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
+	__u8 sk_userlocks; /* SOCK_RCVBUF_LOCK: SO_RCVBUF was set */
+	int sk_rcvbuf;
 	unsigned long sk_ino;
 	void *sk_user_data;
 	struct sock_cgroup_data sk_cgrp_data;

@@ -19,8 +19,11 @@ const PIECE: u64 = 16 << 10;
 /// Unread bytes at one reader.
 const QUEUE: u64 = 128 << 10;
 
-/// Of each socket, for the kernel path, which doubles it.
-const BUFFER: u64 = 64 << 10;
+/// Of each sender, for the kernel path, which doubles it.
+const SEND_BUFFER: u64 = 64 << 10;
+
+/// Most that the receive buffer of each reader grows to.
+const RECEIVE_BUFFER: u64 = 2 * QUEUE;
 
 /// Pages that a processor keeps of TCP's memory without telling (net.core.mem_pcpu_rsv).
 const KEPT: u64 = 256;
@@ -42,8 +45,10 @@ kernel_test! {
         let bed = Bed::with(cgroup, Options { queue_limit, memory_limit, ..Options::default() })?;
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let buffer = usize::try_from(BUFFER)?;
-        let small = SocketOptions::new().receive_buffer(buffer).send_buffer(buffer);
+        for pod in [&web, &client] {
+            pod.sysctl("net.ipv4.tcp_rmem", format!("4096 65536 {RECEIVE_BUFFER}"))?;
+        }
+        let small = SocketOptions::new().send_buffer(usize::try_from(SEND_BUFFER)?);
         let (listener, addr) = web.run(|| small.listen((web.ip(), 0)))??;
         let mut pairs = Vec::new();
         for _ in 0..READERS {
@@ -64,7 +69,8 @@ kernel_test! {
         let (all, kept) = (waiting.iter().sum::<u64>() / page, KEPT * probe::cpus()? as u64);
         assert!(all <= memory_limit + kept, "{all} pages wait, the limit is {memory_limit}");
         // What the kernel path holds is TCP's own: both buffers of each connection.
-        let most = memory_limit + kept + READERS * 2 * 2 * BUFFER / page;
+        let buffers = 2 * SEND_BUFFER + RECEIVE_BUFFER;
+        let most = memory_limit + kept + READERS * buffers / page;
         assert!(now <= most, "{now} pages of TCP memory, at most {most} expected");
         for ((a, b), (seed, filled)) in pairs.iter().zip(&streams) {
             stream::finish(a)?;

@@ -7,7 +7,7 @@
 #include "rest.h"
 #include "sock.h"
 
-/* How long a connection that left for its small writes stays away; twice as long each time. */
+/* How long a connection that left stays away; twice as long each time. */
 #define AWAY_NS (1000 * 1000 * 1000ULL)
 #define MAX_DOUBLINGS 6
 
@@ -25,12 +25,12 @@ static __always_inline void may_come_back(struct conn *conn, struct handshake cl
 	bpf_map_delete_elem(&conns, &client);
 }
 
-/* The socket has left for its small writes, or those of its peer. */
+/* The socket has left for what its connection carries. */
 static __always_inline void is_out(struct end *end, struct conn *conn, struct handshake client)
 {
 	end->flags |= END_WAITING | END_RETURNS;
 	end->tx = TX_KERNEL;
-	end->tx_reason = REASON_SMALL_WRITES;
+	end->tx_reason = conn->leaves;
 	end->small_writes = 0;
 	end->peer_sk = 0;
 	if (is_client(end))

@@ -53,6 +53,35 @@ static __always_inline bool peer_shut_reading(struct sock *peer)
 	return BPF_CORE_READ(peer, sk_shutdown) & RCV_SHUTDOWN;
 }
 
+/* What waits redirected takes room in the reader's receive buffer (bpf_tcp_ingress since Linux 6.13,
+ * net/ipv4/tcp_bpf.c). Without any left TCP drops what comes over the kernel path, although its window
+ * allowed it (tcp_data_queue, net/ipv4/tcp_input.c), and the sender waits for a timeout of 200 ms or
+ * more. So this much may wait and leave room for the window: half of a buffer that the program chose,
+ * three quarters of what the kernel lets the buffer grow to.
+ */
+static __always_inline __u32 largest_receive_buffer(struct sock *address)
+{
+	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+		struct net *net = CAST(sock, address)->__sk_common.skc_net.net;
+
+		return CAST(net, net)->ipv4.sysctl_tcp_rmem[2] / 4U * 3;
+	}
+	return BPF_CORE_READ(address, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]) / 4 * 3;
+}
+
+/* SO_RCVBUF asks for less than these bytes; the kernel doubles what is asked for (socket(7)). */
+static __always_inline bool is_more_than_chosen(struct sock *address, __u32 bytes)
+{
+	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+		struct sock *sk = CAST(sock, address);
+
+		return BPF_CORE_READ_BITFIELD(sk, sk_userlocks) & SOCK_RCVBUF_LOCK &&
+		       bytes > (__u32)sk->sk_rcvbuf / 2;
+	}
+	return BPF_CORE_READ_BITFIELD_PROBED(address, sk_userlocks) & SOCK_RCVBUF_LOCK &&
+	       bytes > (__u32)BPF_CORE_READ(address, sk_rcvbuf) / 2;
+}
+
 /* As is_blocking(), for every message. */
 static __always_inline bool blocks(struct sock *sk)
 {

@@ -22,17 +22,15 @@ static __always_inline bool is_ready(__u64 address, __u64 cookie)
 	struct sock *sk = (struct sock *)address;
 
 	return sk && sock_cookie(sk) == cookie &&
-	       BPF_CORE_READ(sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED &&
+	       READ(sock, sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED &&
 	       BPF_CORE_READ(sk, sk_socket, file) && !is_blocking(sk);
 }
 
 /* Nothing that it sent or got is on its way or waits. A stream hardly ever is. */
 static __always_inline bool is_at_rest(struct sock *sk)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-
-	return BPF_CORE_READ(tp, write_seq) == BPF_CORE_READ(tp, snd_una) &&
-	       BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0;
+	return READ(tcp_sock, sk, write_seq) == READ(tcp_sock, sk, snd_una) &&
+	       READ(sock, sk, sk_receive_queue.qlen) == 0;
 }
 
 /* What other rules said when the connection began does not hold any more. Of one that was enrolled
@@ -78,12 +76,10 @@ int beeline_ready(struct bpf_iter__bpf_map_elem *ctx)
  * whole buffers into the psock queue with the next packet (tcp_read_skb, net/ipv4/tcp.c), also what
  * was read of one before, or is by a native read that has not come to the lock yet.
  */
-static __always_inline bool may_enter(struct tcp_sock *tp)
+static __always_inline bool may_enter(struct sock *sk)
 {
-	struct sock *sk = (struct sock *)tp;
-
-	return BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 && sleepers(sk) == 0 &&
-	       !has_option(sk) && !BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops);
+	return READ(sock, sk, sk_receive_queue.qlen) == 0 && sleepers(sk) == 0 && !has_option(sk) &&
+	       !READ(tcp_sock, sk, inet_conn.icsk_ulp_ops);
 }
 
 /* Somebody waits for the lock that we have, or packets do. It may be a native read, which would take
@@ -193,7 +189,7 @@ int beeline_adopt(struct bpf_iter__tcp *ctx)
 		return 0;
 	client = client_view(end);
 	both = bpf_map_lookup_elem(&waiting, &client);
-	if (!both || !are_ready(both) || !may_enter(tp))
+	if (!both || !are_ready(both) || !may_enter((struct sock *)tp))
 		return 0;
 	if (is_client(end))
 		client_enters(tp, end, both);

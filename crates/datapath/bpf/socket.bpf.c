@@ -117,13 +117,14 @@ static __always_inline struct program *connecting_program(struct bpf_sock_ops *o
 /* The listener stands where other sockets have their flags (include/net/sock.h, a union). */
 static __always_inline struct sock *listener_of(struct tcp_request_sock *req)
 {
-	return BPF_CORE_READ((struct sock *)req, __sk_common.skc_listener);
+	return READ(sock, req, __sk_common.skc_listener);
 }
 
 /* Why a listener rules out redirection, if it does; notes what rules may ask of it. */
 static __always_inline enum reason listener_unfit(struct tcp_request_sock *req, struct offer *offer)
 {
-	__u16 family = BPF_CORE_READ((struct request_sock *)req, rsk_ops, family);
+	const struct request_sock_ops *protocol = READ(request_sock, req, rsk_ops);
+	__u16 family = READ(request_sock_ops, protocol, family);
 	struct sock *listener = listener_of(req);
 	struct program *program = listening_program(listener);
 	struct settings *set = get_settings();
@@ -149,7 +150,7 @@ static __always_inline enum reason caller_unfit(struct program *program, struct 
 		if (!offer->judged)
 			return REASON_UNKNOWN_WORKLOAD;
 		facts.program = *program;
-		read_facts(sk, BPF_CORE_READ(sk, __sk_common.skc_family), sk, &facts);
+		read_facts(sk, READ(sock, sk, __sk_common.skc_family), sk, &facts);
 		reason = ruled_out(&facts, &offer->facts, generation & 1);
 	}
 	return reason ?: (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
@@ -167,16 +168,16 @@ static __noinline void make_offer(struct bpf_sock_ops *ops)
 	struct offer *twin;
 
 	/* The same callback sizes the window of a client's SYN. */
-	if (BPF_CORE_READ((struct sock *)req, __sk_common.skc_state) != BPF_TCP_NEW_SYN_RECV)
+	if (READ(sock, req, __sk_common.skc_state) != BPF_TCP_NEW_SYN_RECV)
 		return;
 	if (!set || set->mode != MODE_ON)
 		return;
-	if (bpf_core_field_exists(req->is_mptcp) && BPF_CORE_READ(req, is_mptcp))
+	if (bpf_core_field_exists(req->is_mptcp) && READ(tcp_request_sock, req, is_mptcp))
 		offer.reason = REASON_MPTCP;
 	else
 		offer.reason = listener_unfit(req, &offer);
-	own.snd_nxt = BPF_CORE_READ(req, snt_isn) + 1;
-	own.rcv_nxt = BPF_CORE_READ(req, rcv_isn) + 1;
+	own.snd_nxt = READ(tcp_request_sock, req, snt_isn) + 1;
+	own.rcv_nxt = READ(tcp_request_sock, req, rcv_isn) + 1;
 	offer.netns = sock_netns((struct sock *)req);
 	if (!bpf_map_update_elem(&offers, &own, &offer, BPF_NOEXIST))
 		return;
@@ -192,18 +193,18 @@ static __noinline void make_offer(struct bpf_sock_ops *ops)
 /* What about this socket rules out redirection, if anything. */
 static __always_inline enum reason unsuitable(struct sock *sk)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct settings *set = get_settings();
 
 	if (!set || set->mode != MODE_ON)
 		return REASON_DETACHING;
-	if (bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ(tp, is_mptcp))
+	if (bpf_core_field_exists(((struct tcp_sock *)sk)->is_mptcp) &&
+	    READ(tcp_sock, sk, is_mptcp))
 		return REASON_MPTCP;
-	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+	if (READ_BITS(sock, sk, sk_kern_sock))
 		return REASON_KERNEL_SOCKET;
-	if (BPF_CORE_READ(tp, inet_conn.icsk_ulp_ops))
+	if (READ(tcp_sock, sk, inet_conn.icsk_ulp_ops))
 		return REASON_ULP;
-	if (BPF_CORE_READ_BITFIELD_PROBED(tp, syn_data) || BPF_CORE_READ(tp, fastopen_rsk))
+	if (READ_BITS(tcp_sock, sk, syn_data) || READ(tcp_sock, sk, fastopen_rsk))
 		return REASON_FAST_OPEN;
 	return has_option(sk) ? REASON_OPTION : REASON_NONE;
 }
@@ -428,7 +429,7 @@ static __noinline void closed(struct sock *sk, struct end *end)
 	if (end->flags & END_WAITING)
 		return;
 	bpf_map_delete_elem(&targets, &own);
-	if (!(BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN) && may_leave(sk, calls_that_send(sk)))
+	if (!(READ(sock, sk, sk_shutdown) & RCV_SHUTDOWN) && may_leave(sk, calls_that_send(sk)))
 		bpf_map_delete_elem(&socks, &own);
 }
 
@@ -579,13 +580,13 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 		return REASON_SHUT_DOWN;
 	if (own->inet_conn.icsk_ulp_ops)
 		return REASON_ULP;
-	if (blocks((struct sock *)own) || blocks((struct sock *)end->peer_sk))
+	if (is_blocking((struct sock *)own) || is_blocking((struct sock *)end->peer_sk))
 		return REASON_BLOCKING;
 	if (!peer_unread(end, unread))
 		return REASON_PEER_GONE;
 	/* Segments below the low-water mark would keep the reader from what waits in its queue. */
-	if (heeds_option((struct sock *)own) ||
-	    (*unread == 0 && heeds_option((struct sock *)end->peer_sk)))
+	if (has_option((struct sock *)own) ||
+	    (*unread == 0 && has_option((struct sock *)end->peer_sk)))
 		return REASON_OPTION;
 	/* TCP resets a connection on which data comes when nobody will read it (invariant 2). */
 	if (peer_shut_reading((struct sock *)end->peer_sk))
@@ -627,7 +628,7 @@ static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 	peer = (struct sock *)end->peer_sk;
 	if (!peer_unread(end, &unread) || queue_cost(end, unread) > room(set, peer) / 2)
 		return false;
-	return !blocks((struct sock *)own) && !blocks(peer) && all_is_queued(peer);
+	return !is_blocking((struct sock *)own) && !is_blocking(peer) && all_is_queued(peer);
 }
 
 /* The connection leaves the maps. */
@@ -653,8 +654,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 		end->tx = TX_KERNEL;
 		end->tx_reason = reason;
 		count_reason(reason);
-		emit(BPF_CORE_READ((struct sk_msg *)(void *)msg, sk), end, EVENT_KERNEL_PATH,
-		     reason);
+		emit(READ(sk_msg, msg, sk), end, EVENT_KERNEL_PATH, reason);
 	}
 	capture_if_asked(msg, end, false);
 	end->kernel_bytes += msg->size;
@@ -711,8 +711,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		return over_kernel_path(msg, end, REASON_PEER_GONE);
 	if (!end->redirected_msgs) {
 		end->tx = TX_REDIRECT;
-		emit(BPF_CORE_READ((struct sk_msg *)(void *)msg, sk), end, EVENT_REDIRECT_STARTED,
-		     REASON_NONE);
+		emit(READ(sk_msg, msg, sk), end, EVENT_REDIRECT_STARTED, REASON_NONE);
 	}
 	capture_if_asked(msg, end, true);
 	end->redirected_bytes += size;

@@ -91,6 +91,8 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
+        // Room for all: what is on the kernel path when the reader closes keeps its sender for a minute.
+        web.sysctl("net.ipv4.tcp_rmem", "4096 131072 1073741824")?;
         let (listener, addr) = web.listen((web.ip(), 0))?;
         let players = (0..10)
             .map(|n| Player::start(&client, None, Part::Flood(addr, n)))

@@ -45,7 +45,7 @@ static __always_inline void keep_small(struct bpf_sock_ops *ops, struct sock *sk
 
 	if (small == !!(end->flags & END_SMALL_FLIGHT))
 		return;
-	if (small && BPF_CORE_READ((struct tcp_sock *)sk, snd_cwnd_clamp) < TCP_INFINITE_SSTHRESH)
+	if (small && READ(tcp_sock, sk, snd_cwnd_clamp) < TCP_INFINITE_SSTHRESH)
 		return;
 	if (!bpf_setsockopt(ops, SOL_TCP, TCP_BPF_SNDCWND_CLAMP, &segments, sizeof(segments)))
 		end->flags ^= END_SMALL_FLIGHT;

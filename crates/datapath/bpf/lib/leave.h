@@ -56,7 +56,7 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 	/* After the end of the peer's stream no read sleeps, and TCP could not count what is there: each
 	 * read of the end counts as a byte more (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser).
 	 */
-	if (!sock_psock(sk) || BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN)
+	if (!sock_psock(sk) || READ(sock, sk, sk_shutdown) & RCV_SHUTDOWN)
 		return;
 	conn = bpf_map_lookup_elem(&conns, &client);
 	if (!is_blocking(sk) && !has_option(sk) && !(conn && conn->leaves))

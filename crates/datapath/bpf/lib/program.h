@@ -24,8 +24,8 @@ static __always_inline void read_ctime(struct inode *inode, struct program *to)
 	struct inode___before *before = (void *)inode;
 
 	if (bpf_core_field_exists(inode->i_ctime_sec)) {
-		to->ctime = BPF_CORE_READ(inode, i_ctime_sec);
-		to->ctime_nsec = BPF_CORE_READ(inode, i_ctime_nsec) & NSEC_MASK;
+		to->ctime = READ(inode, inode, i_ctime_sec);
+		to->ctime_nsec = READ(inode, inode, i_ctime_nsec) & NSEC_MASK;
 	} else if (bpf_core_field_exists(with->__i_ctime)) {
 		to->ctime = BPF_CORE_READ(with, __i_ctime.tv_sec);
 		to->ctime_nsec = BPF_CORE_READ(with, __i_ctime.tv_nsec);
@@ -38,13 +38,17 @@ static __always_inline void read_ctime(struct inode *inode, struct program *to)
 /* false for a thread of the kernel. */
 static __always_inline bool read_program(struct task_struct *task, struct program *to)
 {
-	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+	struct mm_struct *mm = READ(task_struct, task, mm);
+	struct file *file = mm ? READ(mm_struct, mm, exe_file) : 0;
+	struct inode *inode = file ? READ(file, file, f_inode) : 0;
+	struct super_block *filesystem;
 
 	__builtin_memset(to, 0, sizeof(*to));
 	if (!inode)
 		return false;
-	to->inode = BPF_CORE_READ(inode, i_ino);
-	to->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	filesystem = READ(inode, inode, i_sb);
+	to->inode = READ(inode, inode, i_ino);
+	to->device = READ(super_block, filesystem, s_dev);
 	read_ctime(inode, to);
 	return true;
 }

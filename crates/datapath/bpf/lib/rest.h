@@ -42,7 +42,7 @@ static __always_inline int sleepers(struct sock *sk)
  */
 static __always_inline int inside(struct sock *sk, int maps)
 {
-	return BPF_CORE_READ(sock_psock(sk), refcnt.refs.counter) - maps;
+	return READ(sk_psock, sock_psock(sk), refcnt.refs.counter) - maps;
 }
 
 /* Whoever is inside a call of the socket sleeps there. A sender that is between verdict and queue
@@ -56,8 +56,8 @@ static __always_inline bool all_inside_sleep(struct sock *sk, int maps)
 /* Somebody has the socket: a softirq, or a call. */
 static __always_inline bool is_locked(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_lock.owned) ||
-	       BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
+	return READ(sock, sk, sk_lock.owned) ||
+	       READ(sock, sk, sk_lock.slock.rlock.raw_lock.val.counter);
 }
 
 /* All that arrived for the socket over the kernel path is in its psock queue, behind what was there
@@ -67,8 +67,8 @@ static __always_inline bool is_locked(struct sock *sk)
  */
 static __always_inline bool all_is_queued(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_receive_queue.qlen) == 0 && !is_locked(sk) &&
-	       BPF_CORE_READ(sock_psock(sk), ingress_skb.qlen) == 0;
+	return READ(sock, sk, sk_receive_queue.qlen) == 0 && !is_locked(sk) &&
+	       READ(sk_psock, sock_psock(sk), ingress_skb.qlen) == 0;
 }
 
 /* A socket that is no target any more may become plain TCP: nothing waits in the psock, and no thread
@@ -81,7 +81,7 @@ static __always_inline bool may_leave(struct sock *sk, int callers)
 {
 	struct sk_psock *psock = sock_psock(sk);
 
-	return BPF_CORE_READ(psock, ingress_skb.qlen) == 0 && psock_unread(psock) == 0 &&
+	return READ(sk_psock, psock, ingress_skb.qlen) == 0 && psock_unread(psock) == 0 &&
 	       (!is_blocking(sk) ||
 		(sleepers(sk) == 0 && inside(sk, MAPS_OF_A_LEAVING_SOCKET) <= callers));
 }
@@ -91,7 +91,7 @@ static __always_inline bool may_leave(struct sock *sk, int callers)
  */
 static __always_inline int calls_that_send(struct sock *sk)
 {
-	return !!BPF_CORE_READ(sk, sk_lock.owned);
+	return !!READ(sock, sk, sk_lock.owned);
 }
 
 #endif

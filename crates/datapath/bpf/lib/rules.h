@@ -26,7 +26,7 @@ static __always_inline void read_facts(struct sock *sk, __u16 family, struct soc
 				       struct facts *to)
 {
 	to->cgroup = sock_cgroup(owner);
-	to->uid = BPF_CORE_READ(owner, sk_uid.val);
+	to->uid = READ(sock, owner, sk_uid.val);
 	read_endpoints_of(sk, family, &to->endpoints);
 }
 

@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Facts about kernel sockets. Every read is a fault-safe copy with relocated offsets, which works
- * in sock_ops and sk_msg programs from Linux 5.8 on, and on memory that may have been freed.
- */
+/* Facts about kernel sockets, also of memory that may have been freed. */
 #ifndef BEELINE_SOCK_H
 #define BEELINE_SOCK_H
 
 #include "../abi.h"
-#include "../vmlinux.h"
-#include <bpf/bpf_core_read.h>
+#include "read.h"
 #include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 
 /* The low bits of sk_user_data are flags: SK_USER_DATA_PTRMASK, include/net/sock.h. The third
  * tells that the pointer is a psock (SK_USER_DATA_PSOCK, 5.17+; earlier the pointer of a TCP
@@ -47,21 +42,22 @@ static __always_inline struct handshake client_view(struct end *end)
  */
 static __always_inline struct sock *kern_sock(struct bpf_sock_ops *ops)
 {
-	return BPF_CORE_READ((struct bpf_sock_ops_kern *)(void *)ops, sk);
+	return READ(bpf_sock_ops_kern, ops, sk);
 }
 
 /* Same value as bpf_get_socket_cookie() once that was called for the socket. */
 static __always_inline __u64 sock_cookie(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	return READ(sock, sk, __sk_common.skc_cookie.counter);
 }
 
 /* Whether reads of the socket may sleep; one that was not accepted yet has no file. */
 static __always_inline bool is_blocking(struct sock *sk)
 {
-	struct file *file = BPF_CORE_READ(sk, sk_socket, file);
+	struct socket *socket = READ(sock, sk, sk_socket);
+	struct file *file = socket ? READ(socket, socket, file) : 0;
 
-	return file && !(BPF_CORE_READ(file, f_flags) & O_NONBLOCK);
+	return file && !(READ(file, file, f_flags) & O_NONBLOCK);
 }
 
 /* Reads of the socket are to heed an option that tcp_bpf_recvmsg does not know: SO_RCVLOWAT,
@@ -69,17 +65,16 @@ static __always_inline bool is_blocking(struct sock *sk)
  */
 static __always_inline bool has_option(struct sock *sk)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	unsigned long flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
-
-	return BPF_CORE_READ(sk, sk_rcvlowat) > 1 || BPF_CORE_READ(sk, sk_peek_off) >= 0 ||
-	       BPF_CORE_READ_BITFIELD_PROBED(tp, recvmsg_inq) ||
-	       flags >> bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) & 1;
+	return READ(sock, sk, sk_rcvlowat) > 1 || READ(sock, sk, sk_peek_off) >= 0 ||
+	       READ_BITS(tcp_sock, sk, recvmsg_inq) ||
+	       READ(sock, sk, __sk_common.skc_flags) >>
+			       bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) &
+		       1;
 }
 
 static __always_inline struct sk_psock *sock_psock(struct sock *sk)
 {
-	unsigned long data = (unsigned long)BPF_CORE_READ(sk, sk_user_data);
+	unsigned long data = (unsigned long)READ(sock, sk, sk_user_data);
 
 	return (struct sk_psock *)(data & ~SK_USER_DATA_FLAGS);
 }
@@ -95,43 +90,48 @@ static __always_inline bool psock_counts_unread(void)
 static __always_inline __u32 psock_unread(struct sk_psock *psock)
 {
 	if (psock_counts_unread())
-		return BPF_CORE_READ(psock, msg_tot_len);
-	return BPF_CORE_READ(psock, ingress_msg.next) != &psock->ingress_msg;
+		return READ(sk_psock, psock, msg_tot_len);
+	return READ(sk_psock, psock, ingress_msg.next) != &psock->ingress_msg;
 }
 
 static __always_inline void read_endpoints_of(struct sock *sk, __u16 family, struct endpoints *to)
 {
 	to->family = family;
-	to->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	to->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	to->local_port = READ(sock, sk, __sk_common.skc_num);
+	to->remote_port = bpf_ntohs(READ(sock, sk, __sk_common.skc_dport));
 	if (to->family == AF_INET6) {
 		BPF_CORE_READ_INTO(&to->local_ip, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&to->remote_ip, sk, __sk_common.skc_v6_daddr);
 	} else {
-		to->local_ip[0] = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
-		to->remote_ip[0] = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+		to->local_ip[0] = READ(sock, sk, __sk_common.skc_rcv_saddr);
+		to->remote_ip[0] = READ(sock, sk, __sk_common.skc_daddr);
 	}
 }
 
 static __always_inline void read_endpoints(struct sock *sk, struct endpoints *to)
 {
-	read_endpoints_of(sk, BPF_CORE_READ(sk, __sk_common.skc_family), to);
+	read_endpoints_of(sk, READ(sock, sk, __sk_common.skc_family), to);
 }
 
 static __always_inline __u64 sock_cgroup(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	struct cgroup *cgroup = READ(sock, sk, sk_cgrp_data.cgroup);
+	struct kernfs_node *node = READ(cgroup, cgroup, kn);
+
+	return READ(kernfs_node, node, id);
 }
 
 /* Microseconds, of the kernel path. */
 static __always_inline __u32 smoothed_rtt(struct sock *sk)
 {
-	return BPF_CORE_READ((struct tcp_sock *)sk, srtt_us) >> 3;
+	return READ(tcp_sock, sk, srtt_us) >> 3;
 }
 
 static __always_inline __u32 sock_netns(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	struct net *net = READ(sock, sk, __sk_common.skc_net.net);
+
+	return READ(net, net, ns.inum);
 }
 
 #endif

@@ -51,6 +51,36 @@ kernel_test! {
         assert_eq!(work["reasons"], Value::Object(Default::default()), "{work}");
     }
 
+    fn verbose_status_tells_what_the_programs_and_maps_cost(cgroup: &Cgroup) {
+        let beeline = Beeline::new(cgroup);
+        let _agent = beeline.agent();
+        let (client, server) = pair();
+        let watched = std::thread::scope(|scope| {
+            let look = scope.spawn(|| beeline.json(&["status", "--verbose", "--json"]));
+            while !look.is_finished() {
+                traffic::write_all(&client, b"hello").unwrap();
+                traffic::read_all(&server, &mut [0; 5]).unwrap();
+            }
+            look.join().unwrap()
+        });
+        let sent = watched["work"]["redirected_messages"].as_u64().unwrap();
+        let costs = &watched["costs"];
+        let named = |kind: &str, name: &str| {
+            let of_kind = costs[kind].as_array().unwrap().iter();
+            of_kind.clone().find(|one| one["name"] == name).cloned()
+        };
+        let program = named("programs", "beeline_sk_msg").unwrap();
+        let more = beeline.status()["work"]["redirected_messages"].as_u64().unwrap() - sent;
+        assert!((1..=more).contains(&program["runs"].as_u64().unwrap()), "{program} {more}");
+        for number in ["run_ns", "verified_instructions", "code_bytes"] {
+            assert!(program[number].as_u64().unwrap() > 0, "{program}");
+        }
+        assert!(named("programs", "beeline_sock_op").is_some(), "{costs}");
+        assert!(named("maps", "socks").unwrap()["memory_bytes"].as_u64().unwrap() > 0, "{costs}");
+        assert!(beeline.ok(&["status", "-v"]).contains("beeline_sk_msg"));
+        assert_eq!(beeline.status().get("costs"), None, "nobody asked");
+    }
+
     fn trace_tells_the_life_of_a_connection(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();

@@ -8,6 +8,7 @@ pub mod adopt;
 pub mod attach;
 pub mod capture;
 mod chosen;
+pub mod cost;
 pub mod drain;
 pub mod ends;
 mod error;

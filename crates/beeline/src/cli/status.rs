@@ -7,18 +7,26 @@ use datapath::abi::Reason;
 
 use super::output;
 use crate::instance::Instance;
-use crate::observe::status::{self, Status, Work};
+use crate::observe::status::{self, Costs, Status, Work};
 
 /// Say whether the datapath is on, and what it did. Exits with 1 when it is off.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Tell what it costs as well: time and size of the BPF programs, watched for a second, and memory of
+    /// the maps
+    #[arg(short, long)]
+    verbose: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let status = status::read(instance)?;
+    let mut status = status::read(instance)?;
+    if args.verbose {
+        status = status.with_costs(instance)?;
+    }
     if args.json {
         output::json(&status)?;
     } else {
@@ -46,10 +54,46 @@ fn print(status: &Status) -> Result<()> {
     for line in status.self_test.iter().flat_map(output::self_test) {
         output::line(&line)?;
     }
-    match &status.work {
-        Some(work) => print_work(work),
+    if let Some(work) = &status.work {
+        print_work(work)?;
+    }
+    match &status.costs {
+        Some(costs) => print_costs(costs),
         None => Ok(()),
     }
+}
+
+fn print_costs(costs: &Costs) -> Result<()> {
+    let mut programs = output::table(&[
+        "program",
+        "runs a second",
+        "ns a run",
+        "instructions verified",
+        "code",
+    ]);
+    for program in &costs.programs {
+        programs.add_row([
+            program.name.clone(),
+            format!("{:.0}", program.runs as f64 / costs.watched_seconds),
+            program.run_ns.map_or("-".into(), |ns| ns.to_string()),
+            program.verified_instructions.to_string(),
+            output::bytes(program.code_bytes as u64),
+        ]);
+    }
+    let mut maps = output::table(&["map", "elements", "room for", "memory"]);
+    for map in &costs.maps {
+        maps.add_row([
+            map.name.into(),
+            map.entries.map_or("-".into(), |count| count.to_string()),
+            map.limit.to_string(),
+            output::bytes(map.memory_bytes),
+        ]);
+    }
+    for table in [programs, maps] {
+        output::line("")?;
+        output::line(&table.trim_fmt())?;
+    }
+    Ok(())
 }
 
 fn headline(status: &Status) -> String {

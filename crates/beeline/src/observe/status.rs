@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
 use datapath::abi::{End, Handshake, Mode, Reason, Totals};
+use datapath::cost::{self, Cost};
 use datapath::ends::Ends;
-use datapath::{Maps, Result, attach, probe, socket};
+use datapath::{Maps, Result, Size, attach, probe, socket};
 use serde::Serialize;
 
 use super::gain::Gain;
@@ -40,6 +41,93 @@ pub struct Status {
     /// What it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// What that costs; present if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub costs: Option<Costs>,
+}
+
+/// What the datapath takes of the host.
+#[derive(Debug, Clone, Serialize)]
+pub struct Costs {
+    /// How long its programs were watched.
+    pub watched_seconds: f64,
+    /// Those that look after connections; after an upgrade, also earlier ones that still do.
+    pub programs: Vec<Program>,
+    /// Its maps.
+    pub maps: Vec<Map>,
+}
+
+/// A BPF program.
+#[derive(Debug, Clone, Serialize)]
+pub struct Program {
+    /// Its name, of which the kernel keeps 15 bytes.
+    pub name: String,
+    /// Instructions that the verifier looked at, on all paths through it.
+    pub verified_instructions: u32,
+    /// Machine code.
+    pub code_bytes: usize,
+    /// How often it ran while it was watched.
+    pub runs: u64,
+    /// How long a run took, on average; absent without runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_ns: Option<u64>,
+}
+
+/// A BPF map.
+#[derive(Debug, Clone, Serialize)]
+pub struct Map {
+    /// Its name.
+    pub name: &'static str,
+    /// Elements in it; absent where counting takes too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// The most that it takes; 0 for storage of sockets.
+    pub limit: u32,
+    /// What the kernel accounts for it.
+    pub memory_bytes: u64,
+}
+
+/// How long programs are watched.
+const WATCHED: Duration = Duration::from_secs(1);
+
+impl Status {
+    /// Adds what it costs, for which the programs are watched for a second; nothing when nothing is loaded.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn with_costs(mut self, instance: &Instance) -> Result<Self> {
+        if self.work.is_some() {
+            let maps = Maps::open(&instance.pins())?;
+            self.costs = Some(costs(&maps)?);
+        }
+        Ok(self)
+    }
+}
+
+fn costs(maps: &Maps) -> Result<Costs> {
+    let program = |cost: Cost| Program {
+        name: cost.name,
+        verified_instructions: cost.verified,
+        code_bytes: cost.code,
+        runs: cost.runs,
+        run_ns: u64::try_from(cost.took.as_nanos())
+            .ok()
+            .and_then(|all| all.checked_div(cost.runs)),
+    };
+    let map = |size: Size| Map {
+        name: size.name,
+        entries: size.entries,
+        limit: size.limit,
+        memory_bytes: size.memory,
+    };
+    Ok(Costs {
+        watched_seconds: WATCHED.as_secs_f64(),
+        programs: cost::watch(maps, WATCHED)?
+            .into_iter()
+            .map(program)
+            .collect(),
+        maps: maps.sizes()?.into_iter().map(map).collect(),
+    })
 }
 
 /// What a datapath did since it was attached.
@@ -96,6 +184,7 @@ pub fn read(instance: &Instance) -> Result<Status> {
         since: Some(humantime::format_rfc3339_seconds(since).to_string()),
         agent: control::agent(instance),
         self_test: Report::kept(instance),
+        costs: None,
         work: Some(work(&maps, &totals, ends.iter().map(|end| &end.end))?),
     })
 }
@@ -119,6 +208,7 @@ fn off(instance: &Instance) -> Status {
         agent: control::agent(instance),
         self_test: None,
         work: None,
+        costs: None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The agent's control socket: one JSON request a connection, answered by JSON lines.
 //!
 //! Everything that a user may want to know without an agent is read from the pinned maps; only what
-//! needs the agent goes through here.
+//! needs the agent goes through here. Root may ask for anything, and the group that the configuration
+//! names for what changes nothing.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
@@ -40,6 +41,18 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it only asks, so that who is not root may.
+    #[must_use]
+    pub fn changes_nothing(&self) -> bool {
+        match self {
+            Self::Info | Self::Trace | Self::Explain { .. } => true,
+            // A capture shows what others send.
+            Self::Stop | Self::Reload | Self::Capture { .. } => false,
+        }
+    }
+}
+
 /// Who serves an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentInfo {
@@ -50,6 +63,9 @@ pub struct AgentInfo {
     /// Where a browser on this host finds its page; absent when it serves none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
+    /// The capabilities that it has.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 /// Whether anything is captured.

@@ -81,6 +81,7 @@ fn every_mistake_is_told_with_its_place_and_what_to_do() {
             "out_of_range",
             "[socket]\nconnections = 0\nqueue_limit = \"4GiB\"\nmemory_limit = -1\n",
         ),
+        ("group", "[control]\ngroup = \"no-such-group\"\n"),
         ("no_size", "[socket]\nqueue_limit = \"4 bananas\"\n"),
         (
             "bad_paths",

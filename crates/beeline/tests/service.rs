@@ -7,7 +7,9 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
+use beeline::agent::privileges::{TO_SERVE, TO_START};
 use common::{Agent, Beeline, SOON, output_of};
+use serde_json::json;
 use tempfile::TempDir;
 use testbed::{Cgroup, kernel_test};
 
@@ -40,6 +42,11 @@ fn confined(program: impl AsRef<OsStr>) -> Command {
 }
 
 kernel_test! {
+    fn the_unit_leaves_what_the_agent_names(_cgroup: &Cgroup) {
+        let named = TO_START.iter().chain(&TO_SERVE).map(ToString::to_string);
+        assert_eq!(unit("CapabilityBoundingSet"), named.collect::<Vec<_>>().join(" "));
+    }
+
     fn systemd_is_told_that_the_agent_serves(cgroup: &Cgroup) {
         assert_eq!(unit("Type"), "notify");
         let (beeline, dir) = (Beeline::new(cgroup), TempDir::new().unwrap());
@@ -57,11 +64,19 @@ kernel_test! {
 
     fn the_capabilities_of_the_unit_are_enough(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
-        let run = beeline.command(&["run", "--cgroup", &beeline.cgroup]);
+        let dir = TempDir::new().unwrap();
+        // Takes a capability, too.
+        let config = dir.path().join("config.toml");
+        fs::write(&config, "[control]\ngroup = \"daemon\"\n").unwrap();
+        let config = config.to_str().unwrap();
+        let run = beeline.command(&["run", "--cgroup", &beeline.cgroup, "--config", config]);
         let mut command = confined(run.get_program());
         command.args(run.get_args());
         let _agent = Agent::start(&mut command);
-        assert_eq!(beeline.status()["on"], true);
+        let status = beeline.status();
+        assert_eq!(status["on"], true);
+        let kept = TO_SERVE.map(|one| one.to_string());
+        assert_eq!(status["agent"]["capabilities"], json!(kept));
         beeline.ok(&["reload"]);
     }
 

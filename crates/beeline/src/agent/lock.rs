@@ -1,13 +1,17 @@
 //! One process at a time changes an instance.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use super::runtime_dir;
 use crate::instance::Instance;
+
+/// Whoever could open the file could take the lock.
+const OWN: u32 = 0o600;
 
 /// Held for as long as this value lives; the kernel lets go of it when the process dies.
 #[derive(Debug)]
@@ -28,8 +32,11 @@ impl Lock {
             .truncate(false)
             .read(true)
             .write(true)
+            .mode(OWN)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
+        file.set_permissions(Permissions::from_mode(OWN))
+            .with_context(|| format!("cannot close {} to others", path.display()))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let holder = fs::read_to_string(&path).unwrap_or_default();
             bail!(

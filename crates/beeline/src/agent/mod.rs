@@ -5,9 +5,11 @@ mod explain;
 mod http;
 mod lock;
 pub mod log;
+pub mod privileges;
 mod reload;
 mod rules;
 mod serve;
+mod socket;
 mod trace;
 
 use std::fs::{self, DirBuilder};
@@ -33,6 +35,7 @@ pub use lock::Lock;
 
 use reload::Live;
 use rules::Rules;
+use socket::ControlSocket;
 
 /// A loaded and attached datapath that this process looks after.
 pub struct Agent {
@@ -43,6 +46,7 @@ pub struct Agent {
     sources: Sources,
     rules: Rules,
     tree: Tree,
+    control: ControlSocket,
     _lock: Lock,
 }
 
@@ -77,7 +81,8 @@ impl Started {
 }
 
 impl Agent {
-    /// Loads and attaches, or takes over; on failure nothing new stays behind.
+    /// Loads and attaches, or takes over; on failure nothing new stays behind. Then gives up what only
+    /// starting takes, for the calling thread and those that it starts; there must be no others.
     ///
     /// # Errors
     /// Each says what was tried, on what, and what to do.
@@ -92,6 +97,7 @@ impl Agent {
         let was_loaded = pins.exist();
         let options = config.options();
         let self_test = tried(instance)?;
+        let control = ControlSocket::bind(instance, &config.group.value)?;
         let tree = Tree::open(&testbed::cgroup2_mount()?, &cgroup)
             .with_context(|| format!("cannot watch the cgroup {}", cgroup.display()))?;
         let (path, rules) = load(options, &config, &cgroup, &tree, &pins).inspect_err(|_| {
@@ -109,6 +115,7 @@ impl Agent {
             options,
             self_test,
         };
+        privileges::give_up()?;
         Ok(Self {
             instance: instance.clone(),
             started,
@@ -117,6 +124,7 @@ impl Agent {
             sources: sources.clone(),
             rules,
             tree,
+            control,
             _lock: lock,
         })
     }
@@ -137,7 +145,7 @@ impl Agent {
         }
         let page = self.started.page();
         let live = Live::new(self.instance, self.config, self.sources, self.rules);
-        serve::run(Arc::new(live), self.tree, page)
+        serve::run(Arc::new(live), self.tree, self.control, page)
     }
 }
 

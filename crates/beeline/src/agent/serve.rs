@@ -1,10 +1,8 @@
 //! Answering on the control socket until told to stop.
 
-use std::fs;
 use std::io::{self, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -20,7 +18,9 @@ use signal_hook::iterator::Signals;
 use tracing::{debug, warn};
 
 use super::capture::Gate;
+use super::privileges;
 use super::reload::{Cause, Live};
+use super::socket::{self, ControlSocket};
 use super::trace::Hub;
 use crate::config::Watch;
 use crate::control::{self, AgentInfo, Request};
@@ -41,16 +41,6 @@ const ADOPT_SHARE: u32 = 200;
 /// How long the thread that looks at programs waits for the next one, again and again.
 const LISTEN: Duration = Duration::from_secs(60);
 
-/// A bound control socket, removed on drop.
-struct Socket(PathBuf);
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // Gone already, or the directory is: nothing is left to remove.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 /// What requests are answered with.
 #[derive(Clone)]
 struct Desk {
@@ -61,7 +51,12 @@ struct Desk {
     page: Option<String>,
 }
 
-pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>) -> Result<()> {
+pub(super) fn run(
+    live: Arc<Live>,
+    tree: Tree,
+    control: ControlSocket,
+    page: Option<String>,
+) -> Result<()> {
     let (stop, stopped) = mpsc::channel();
     handle_signals(&live, &stop).context("cannot handle signals")?;
     follow_files(&live);
@@ -69,10 +64,8 @@ pub(super) fn run(live: Arc<Live>, tree: Tree, page: Option<String>) -> Result<(
     let maps =
         Maps::open(&instance.pins()).context("cannot open the maps that were just pinned")?;
     let maps = Arc::new(maps);
+    let (listener, _removed) = control.listen()?;
     let (for_programs, for_workloads, for_adoption) = (maps.clone(), maps.clone(), maps.clone());
-    let path = instance.control_socket();
-    let listener = listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    let _socket = Socket(path);
     tell_systemd();
     let hub = Hub::default();
     let desk = Desk {
@@ -188,17 +181,6 @@ fn adopt(maps: &Maps) {
     }
 }
 
-/// Only root may connect.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
 fn tidy_until(stopped: &mpsc::Receiver<()>, maps: &Maps) {
     while stopped.recv_timeout(TIDY) == Err(RecvTimeoutError::Timeout) {
         if let Err(error) = maps.expire_offers(HANDSHAKE) {
@@ -229,6 +211,12 @@ fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     stream.set_write_timeout(Some(control::PATIENCE))?;
     let request = control::receive(&mut BufReader::new(stream.try_clone()?))?;
     debug!(?request, "asked on the control socket");
+    if let Some(request) = request
+        .as_ref()
+        .filter(|request| !socket::may_ask(&stream, request))
+    {
+        return socket::refuse(&mut stream, request);
+    }
     match request {
         Some(Request::Info) => control::send(&mut stream, &desk.info()),
         Some(Request::Trace) => desk.hub.follow(&mut stream),
@@ -252,6 +240,7 @@ impl Desk {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             page: self.page.clone(),
+            capabilities: privileges::names().unwrap_or_default(),
         }
     }
 }

@@ -17,7 +17,8 @@ pub(super) fn agent<T: DeserializeOwned>(
     let socket = instance.control_socket();
     let mut answer = control::ask(instance, request).with_context(|| {
         format!(
-            "cannot ask the agent at {}: one has to run (beeline run), and it answers root only",
+            "cannot ask the agent at {}: one has to run (beeline run), and it answers root and the \
+             group that control.group names",
             socket.display()
         )
     })?;

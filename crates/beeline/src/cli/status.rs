@@ -51,6 +51,10 @@ fn print(status: &Status) -> Result<()> {
     if let Some(page) = status.agent.as_ref().and_then(|agent| agent.page.as_ref()) {
         output::line(&format!("page         {page}"))?;
     }
+    let capabilities = status.agent.as_ref().map(|agent| &agent.capabilities);
+    if let Some(names) = capabilities.filter(|names| !names.is_empty()) {
+        output::line(&format!("capabilities {}", names.join(" ")))?;
+    }
     for line in status.self_test.iter().flat_map(output::self_test) {
         output::line(&line)?;
     }

@@ -4,6 +4,7 @@
 //! `beeline config` follow from it. Rules are read by `rules.rs`.
 
 mod check;
+mod group;
 mod kinds;
 mod mistake;
 mod rule;
@@ -18,6 +19,7 @@ use std::path::Path;
 use datapath::hist::Kept;
 use datapath::socket::Options;
 
+pub use group::Group;
 pub use kinds::{Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
 pub use mistake::Mistake;
 pub use rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
@@ -51,6 +53,10 @@ setting::settings! {
     /// Where the page for browsers on this host is served, and Prometheus metrics at /metrics; "off"
     /// for nowhere.
     "http.listen" listen: Listen, example "\"127.0.0.1:9474\"", Change::Restart;
+
+    /// The group whose members may ask the agent what happens, beside root: `beeline explain` and
+    /// `beeline trace`. "root" for root alone.
+    "control.group" group: Group, example "\"adm\"", Change::Restart;
 
     /// Histograms that are kept; [] for none. They are sizes of messages on either path, bytes that
     /// wait at a reader, round trips of the kernel path, handshakes and lives of connections.

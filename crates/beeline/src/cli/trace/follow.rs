@@ -57,7 +57,7 @@ pub(super) fn ask(instance: &Instance, request: Request) -> Result<BufReader<Uni
             anyhow!("tracing needs the agent, and none runs: start it with `beeline run`")
         }
         _ => anyhow!(error).context(format!(
-            "cannot ask the agent at {} (only root may)",
+            "cannot ask the agent at {} (only root may, and the group that control.group names)",
             instance.control_socket().display()
         )),
     })

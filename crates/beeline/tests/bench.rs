@@ -107,6 +107,9 @@ kernel_test! {
                 check_variant(cell, variant, &metrics)?;
             }
             check_ratios(cell)?;
+            let short = (text(cell, "topology"), text(cell, "load"), &cell["size"], &cell["connections"]);
+            let observed = short == ("bridge", "rr", &1.into(), &1.into());
+            assert_eq!(cell["observing"]["p50_us"]["spread"].is_array(), observed, "{cell:#}");
             assert!(cell["tool"].is_null() && cell["error"].is_null(), "{cell:#}");
             assert_eq!((&cell["services"], text(cell, "placement")), (&5.into(), "same"));
             found.insert(format!(
@@ -122,7 +125,7 @@ kernel_test! {
         let file: Value = serde_json::from_slice(&fs::read(path.join("bench.json"))?)?;
         assert_eq!(file, results);
         let page = fs::read_to_string(path.join("bench.html"))?;
-        for part in ["crr 4 KiB, 4 conn.", "loopback, 5 services, same core", "<svg", "id=\"results\""] {
+        for part in ["What observing costs", "crr 4 KiB, 4 conn.", "loopback, 5 services, same core", "<svg", "id=\"results\""] {
             assert!(page.contains(part), "{part}");
         }
         for outside in ["http://", "https://", "src="] {

@@ -70,6 +70,13 @@ impl Cell {
         }
     }
 
+    /// Whether the cost of histograms is measured as well: where messages are short and many, and nothing
+    /// but Beeline differs from a Unix socket.
+    pub(super) fn shows_observing(&self) -> bool {
+        let ours = self.tool.is_none() && self.topology == Topology::Bridge;
+        ours && self.load == Load::Rr && self.size <= 64 && self.connections == 1
+    }
+
     /// Whether both are measured on the same pods.
     pub(super) fn shares_bed(&self, other: &Self) -> bool {
         let bed = |cell: &Self| (cell.topology, cell.services, cell.placement);

@@ -6,7 +6,7 @@ use super::cells::{Cell, Placement};
 use super::metric::Metric;
 use super::plot::{self, Line};
 use super::report::{CellReport, Report};
-use super::table::{head, ratio, remark, value};
+use super::table::{head, observing, ratio, remark, value};
 use crate::cli::output::{self, percent};
 
 const STYLE: &str = include_str!("page.css");
@@ -212,6 +212,11 @@ fn cells(report: &Report) -> Markup {
                 tbody { @for cell in &report.cells { (row(cell)) } }
             }
         }
+        @if report.cells.iter().any(|cell| observing(cell).is_some()) {
+            h2 { "What observing costs" }
+            ul { @for line in report.cells.iter().filter_map(observing) { li { (line) } } }
+        }
+        h2 { "Remarks" }
         ul {
             @for line in report.cells.iter().filter_map(remark) { li { (line) } }
             @for line in &report.left_out { li { "left out: " (line) } }

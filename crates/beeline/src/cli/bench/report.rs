@@ -49,6 +49,8 @@ pub(super) struct Report {
 pub(super) struct Samples {
     pub(super) kernel: Vec<Sample>,
     pub(super) beeline: Vec<Sample>,
+    /// Beeline without histograms; empty where that is not measured.
+    pub(super) unobserved: Vec<Sample>,
     /// Empty where the load cannot use a Unix socket.
     pub(super) unix: Vec<Sample>,
 }
@@ -66,6 +68,8 @@ pub(super) struct CellReport {
     pub(super) unix: Sample,
     /// Beeline to kernel path, paired by round.
     pub(super) ratios: BTreeMap<Metric, Ratio>,
+    /// Beeline to Beeline without histograms, paired by round; empty where that is not measured.
+    pub(super) observing: BTreeMap<Metric, Ratio>,
     /// Redirected bytes to all bytes sent over all hops, from 0 to 1; of a program, to those that
     /// its enrolled sockets sent. `null` when nothing was.
     pub(super) redirected_share: Option<f64>,
@@ -119,6 +123,7 @@ impl CellReport {
             beeline: metric::medians(&samples.beeline),
             unix: metric::medians(&samples.unix),
             ratios: metric::ratios(&samples.kernel, &samples.beeline),
+            observing: metric::ratios(&samples.unobserved, &samples.beeline),
             redirected_share: redirected,
             reasons: share.reasons.clone(),
             samples,

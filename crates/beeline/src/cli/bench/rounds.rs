@@ -37,13 +37,17 @@ pub(super) struct Rounds<'a> {
 enum Variant {
     Kernel,
     Beeline,
+    /// Beeline without histograms.
+    Unobserved,
     Unix,
 }
 
 impl Variant {
     /// All that a cell has, in their order.
     fn of(cell: &Cell) -> &'static [Self] {
-        if cell.tool.is_none_or(|tool| tool.knows_unix()) {
+        if cell.shows_observing() {
+            &[Self::Kernel, Self::Beeline, Self::Unobserved, Self::Unix]
+        } else if cell.tool.is_none_or(|tool| tool.knows_unix()) {
             &[Self::Kernel, Self::Beeline, Self::Unix]
         } else {
             &[Self::Kernel, Self::Beeline]
@@ -54,6 +58,7 @@ impl Variant {
         match self {
             Self::Kernel => "kernel path",
             Self::Beeline => "Beeline",
+            Self::Unobserved => "Beeline without histograms",
             Self::Unix => "Unix socket",
         }
     }
@@ -136,6 +141,7 @@ impl<'a> Rounds<'a> {
                 match variant {
                     Variant::Kernel => samples.kernel.push(sample),
                     Variant::Beeline => samples.beeline.push(sample),
+                    Variant::Unobserved => samples.unobserved.push(sample),
                     Variant::Unix => samples.unix.push(sample),
                 }
                 self.bar.inc(1);
@@ -162,11 +168,11 @@ impl<'a> Rounds<'a> {
             stop: self.stop,
         };
         let hops = cell.topology.hops();
-        let (sample, _) = if variant == Variant::Beeline {
-            let run = || work.run();
-            self.switch.on(share, run, |(_, sent)| sent * hops)?
-        } else {
-            work.run()?
+        let run = || work.run();
+        let (sample, _) = match variant {
+            Variant::Beeline => self.switch.on(share, run, |(_, sent)| sent * hops)?,
+            Variant::Unobserved => self.switch.on_unobserved(run)?,
+            Variant::Kernel | Variant::Unix => run()?,
         };
         Ok(sample)
     }

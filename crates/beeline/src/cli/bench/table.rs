@@ -27,6 +27,7 @@ pub(super) fn text(report: &Report) -> String {
         lines.push(table(cells));
     }
     lines.extend(legend());
+    lines.extend(report.cells.iter().filter_map(observing));
     lines.extend(report.cells.iter().filter_map(remark));
     lines.extend(report.left_out.iter().map(|why| format!("left out: {why}")));
     lines.join("\n")
@@ -136,6 +137,16 @@ fn legend() -> [String; 4] {
         "CPU: the same ratio of processor seconds, per byte for streams, per request for others.".into(),
         format!("too wide: the middle half of the rounds spans more than {:.0} % of the median; measure longer or on a quieter host.", WIDEST * 100.0),
     ]
+}
+
+/// What histograms cost, where it was measured.
+pub(super) fn observing(report: &CellReport) -> Option<String> {
+    let told = report.observing.get(&report.metric).copied()?;
+    Some(format!(
+        "{}: with histograms {} of without",
+        report.cell.title(),
+        ratio(Some(told))
+    ))
 }
 
 /// Why a cell has no numbers, or why not every byte of it was redirected.

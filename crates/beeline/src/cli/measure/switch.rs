@@ -1,6 +1,7 @@
 //! Turns with Beeline: on for one, off for the next, and how much of the traffic it redirected.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -66,6 +67,32 @@ impl Switch {
         sent: impl FnOnce(&T) -> u64,
     ) -> Result<T> {
         let before = self.path.maps().totals()?;
+        let (done, after) = self.attached(turn, &before)?;
+        share.add(sent(&done), &before, &after);
+        Ok(done)
+    }
+
+    /// The same without histograms.
+    pub(in crate::cli) fn on_unobserved<T>(
+        &mut self,
+        turn: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let maps = self.path.maps();
+        let (before, kept) = (maps.totals()?, maps.settings()?.histograms);
+        maps.change(|settings| settings.histograms = 0)?;
+        let ended = self.attached(turn, &before);
+        self.path
+            .maps()
+            .change(|settings| settings.histograms = kept)?;
+        ended.map(|(done, _)| done)
+    }
+
+    /// Runs a turn while attached. Also returns the totals after it.
+    fn attached<T>(
+        &mut self,
+        turn: impl FnOnce() -> Result<T>,
+        before: &Totals,
+    ) -> Result<(T, Totals)> {
         self.path.attach(&self.cgroup)?;
         let over = AtomicBool::new(false);
         let maps = self.path.maps();
@@ -75,11 +102,9 @@ impl Switch {
             over.store(true, Ordering::Relaxed);
             done
         });
-        let after = self.settled(&before);
+        let after = self.settled(before);
         self.path.detach();
-        let (done, after) = (done?, after?);
-        share.add(sent(&done), &before, &after);
-        Ok(done)
+        Ok((done?, after?))
     }
 
     /// The totals once every socket that was enrolled is closed, which is when its bytes are added
@@ -97,9 +122,10 @@ impl Switch {
 }
 
 /// Looks at programs that connect or listen, as the agent does. Of one that cannot be looked at the
-/// reasons tell.
+/// reasons tell. We know of ourselves that we do not splice; a hard link to our file makes it another.
 fn judge_programs(maps: &Maps, over: &AtomicBool) {
-    let Ok(mut programs) = Programs::load(maps, |_| false) else {
+    let own = env::current_exe().ok();
+    let Ok(mut programs) = Programs::load(maps, |path| Some(path) == own.as_deref()) else {
         return;
     };
     while !over.load(Ordering::Relaxed) && programs.poll(JUDGE).is_ok() {}

@@ -5,17 +5,18 @@ mod common;
 use std::fs;
 
 use common::{Beeline, SOON, pair};
+use datapath::abi::Hist;
 use serde_json::{Value, json};
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
 
 /// As JSON shows a histogram of bytes.
-fn bytes(count: u64, sum: u64, buckets: &[(u64, u64)]) -> Value {
+fn bytes(kind: Hist, count: u64, sum: u64, buckets: &[(u64, u64)]) -> Value {
     let buckets: Vec<_> = buckets
         .iter()
         .map(|(up_to, count)| json!({ "up_to": up_to, "count": count }))
         .collect();
-    json!({ "unit": "bytes", "count": count, "sum": sum, "buckets": buckets })
+    json!({ "about": kind.about(), "unit": "bytes", "count": count, "sum": sum, "buckets": buckets })
 }
 
 kernel_test! {
@@ -29,7 +30,7 @@ kernel_test! {
         stream::send(&other, 3, 4, 4).unwrap();
         let host = beeline.json(&["hist", "--json"]);
         let all = [(4, 1), (8, 0), (16, 0), (32, 0), (64, 0), (128, 100), (256, 0), (512, 1)];
-        assert_eq!(host["redirected_message"], bytes(102, 10_504, &all));
+        assert_eq!(host["redirected_message"], bytes(Hist::Redirected, 102, 10_504, &all));
         assert_eq!((&host["kernel_path_message"], &host["handshake"]["count"]), (&Value::Null, &2.into()));
         let pairs = beeline.json(&["hist", "--pairs", "--json"]);
         let name = format!("/{}", cgroup.path().file_name().unwrap().to_str().unwrap());
@@ -40,8 +41,8 @@ kernel_test! {
         let one = beeline.json(&["hist", &address, "--json"]);
         let (c, s) = (&one[0]["client"], &one[0]["server"]);
         assert_eq!((one.as_array().unwrap().len(), &c["local"]), (1, &json!(address)));
-        assert_eq!(c["sent"]["redirected_message"], bytes(100, 10_000, &[(128, 100)]));
-        assert_eq!(s["sent"]["redirected_message"], bytes(1, 500, &[(512, 1)]));
+        assert_eq!(c["sent"]["redirected_message"], bytes(Hist::Redirected, 100, 10_000, &[(128, 100)]));
+        assert_eq!(s["sent"]["redirected_message"], bytes(Hist::Redirected, 1, 500, &[(512, 1)]));
         assert!(beeline.fails(&["hist", "1.2.3.4:5"]).contains("beeline conns"));
     }
 
@@ -75,10 +76,10 @@ kernel_test! {
         assert_eq!(send(), json!({}));
         keep("\"queue\"");
         beeline.ok(&["reload"]);
-        assert_eq!(send(), json!({ "queue": bytes(1, 0, &[(0, 1)]) }));
+        assert_eq!(send(), json!({ "queue": bytes(Hist::Queue, 1, 0, &[(0, 1)]) }));
         keep("");
         beeline.ok(&["reload"]);
-        assert_eq!(send(), json!({ "queue": bytes(1, 0, &[(0, 1)]) }));
+        assert_eq!(send(), json!({ "queue": bytes(Hist::Queue, 1, 0, &[(0, 1)]) }));
         fs::remove_file(config).unwrap();
         drop((client, server));
         let closed = || beeline.maps().totals().unwrap().closed == 2;

@@ -90,6 +90,33 @@ kernel_test! {
         browser.wait(&format!("{row}?.trim() === {line:?}"));
     }
 
+    fn a_line_of_the_map_has_the_histograms_of_its_pair(cgroup: &Cgroup) {
+        let beeline = Beeline::new(cgroup);
+        let (_agent, url) = serving(&beeline);
+        let (client, server) = pair();
+        stream::send(&client, 1, 10_000, 1_000).unwrap();
+        stream::send(&server, 2, 900_000, 300_000).unwrap();
+        let mut browser = Browser::start();
+        browser.open(&url);
+        browser.wait("document.querySelectorAll('#map path').length === 1");
+        assert_eq!(browser.value("document.querySelector('#histograms').open"), false);
+        browser.value("document.querySelector('#map path').dispatchEvent(new Event('click'))");
+        let name = format!("/{}", cgroup.path().file_name().unwrap().to_str().unwrap());
+        browser.wait(&format!("document.querySelector('#pair').value === '{name} → {name}'"));
+        // Buckets in between are there, and empty.
+        let sizes = "[...document.querySelectorAll('#bars table')].find(one => one.innerText.includes('skipped the stack'))";
+        browser.wait(&format!("{sizes}?.querySelector('tbody').innerText.startsWith('1.00 KiB\\t10')"));
+        browser.wait(&format!("{sizes}?.querySelector('tbody').innerText.includes('\\n512 KiB\\t3')"));
+        browser.wait(&format!("{sizes}?.querySelector('caption').innerText.includes(': 13, ')"));
+        let widths = format!("[...{sizes}.querySelectorAll('i')].map(bar => bar.style.width)");
+        assert_eq!(browser.value(&widths)[0], "100%");
+        browser.value("document.querySelector('#pair').value = 'all of the host'; document.querySelector('#pair').dispatchEvent(new Event('change'))");
+        browser.wait(&format!("{sizes}?.querySelector('caption').innerText.includes(': 13, ')"));
+        stream::send(&client, 3, 4_000, 1_000).unwrap();
+        browser.wait(&format!("{sizes}?.querySelector('caption').innerText.includes(': 17, ')"));
+        assert_eq!(browser.complaints, [""; 0]);
+    }
+
     fn anybody_can_use_it(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let (_agent, url) = serving(&beeline);
@@ -99,6 +126,8 @@ kernel_test! {
         let mut browser = Browser::start();
         browser.open(&url);
         browser.wait(&row(&[&address(&client), &address(&server)]));
+        browser.value("document.querySelector('#histograms').open = true");
+        browser.wait("document.querySelectorAll('#bars table').length > 1");
         for (width, height) in [(1280, 900), (360, 740)] {
             browser.resize(width, height);
             for scheme in ["light", "dark"] {
@@ -219,7 +248,7 @@ kernel_test! {
             let curl = curl.args(["-sSi", "--max-time", "20"]).args(args).arg(format!("{url}{path}"));
             text(&output_of(curl))
         };
-        for path in ["", "api/status", "api/conns", "api/live"] {
+        for path in ["", "api/status", "api/conns", "api/hist", "api/live"] {
             assert!(ask(&["-H", "Host: evil.example"], path).starts_with("HTTP/1.1 421"), "{path}");
             let elsewhere = ["-H", "Sec-Fetch-Site: cross-site", "-H", "Sec-Fetch-Mode: no-cors"];
             assert!(ask(&elsewhere, path).starts_with("HTTP/1.1 403"), "{path}");

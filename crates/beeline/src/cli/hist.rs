@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{output, plot};
 use crate::instance::Instance;
 use crate::observe::conns::{self, Connection, End, Name};
-use crate::observe::hist::{self, views};
+use crate::observe::hist::{self, Between, views};
 
 /// Print histograms of the host, of pairs of workloads or of single connections.
 ///
@@ -84,21 +84,12 @@ fn of_connections(chosen: &[Connection], as_json: bool) -> Result<()> {
 }
 
 fn of_pairs(maps: &Maps, as_json: bool) -> Result<()> {
-    let pairs = hist::between(&hist::look(maps)?);
-    let seen = pairs
-        .iter()
-        .filter(|pair| !views(&pair.sums.histograms).is_empty());
+    let snapshot = hist::look(maps)?;
     if as_json {
-        let list = seen.map(|pair| {
-            json!({
-                "client": pair.client, "server": pair.server,
-                "connections": pair.sums.connections,
-                "histograms": views(&pair.sums.histograms),
-            })
-        });
-        return output::json(&list.collect::<Vec<_>>());
+        return output::json(&hist::pairs(&snapshot));
     }
-    for pair in seen {
+    let counted = |pair: &Between| !views(&pair.sums.histograms).is_empty();
+    for pair in hist::between(&snapshot).into_iter().filter(counted) {
         output::line(&format!(
             "from {} to {}, {} connections now\n",
             pair.client, pair.server, pair.sums.connections

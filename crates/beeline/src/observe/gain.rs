@@ -10,9 +10,8 @@ const SECONDS_A_MESSAGE: f64 = (24.0e-6 - 11.6e-6) / 2.0;
 const BASIS: &str = "An estimate: 6.2 us for each redirected message, which is half of what a round trip of 64 bytes \
                      between two pods on one core got shorter when Beeline was measured (24.0 to 11.6 us; the demo's \
                      figures in the README, on a virtual machine with two cores of an AMD EPYC and Linux 6.18). Longer \
-                     messages save more. Streams of writes below about 4 KiB save nothing and may cost more, because the \
-                     kernel path joins them; they are counted here all the same. Other machines differ: `beeline demo` \
-                     measures this one.";
+                     messages save more. Streams of short writes save less, because the kernel path joins them; they are \
+                     counted here all the same. Other machines differ: `beeline demo` measures this one.";
 
 /// Processor time that the network stack would have taken.
 #[derive(Debug, Clone, Serialize)]

@@ -50,6 +50,8 @@ impl Unit {
 /// One histogram.
 #[derive(Debug, Clone, Serialize)]
 pub struct View {
+    /// What is counted.
+    pub about: &'static str,
     /// Of its bounds and its sum.
     pub unit: Unit,
     /// How many values were counted.
@@ -81,6 +83,7 @@ impl View {
             count: histogram.slots[slot],
         };
         Self {
+            about: kind.about(),
             unit: Unit::of(kind),
             count: histogram.count(),
             sum: histogram.sum,
@@ -107,6 +110,31 @@ pub struct Between {
     pub server: String,
     /// What they did.
     pub sums: Sums,
+}
+
+/// The connections between two workloads, for people and machines.
+#[derive(Debug, Clone, Serialize)]
+pub struct PairView {
+    /// Name of the workload that connects.
+    pub client: String,
+    /// Name of the workload that accepts.
+    pub server: String,
+    /// How many there are now.
+    pub connections: u64,
+    /// Theirs, and those of closed ones.
+    pub histograms: BTreeMap<&'static str, View>,
+}
+
+/// Those of which something was counted.
+#[must_use]
+pub fn pairs(snapshot: &Snapshot) -> Vec<PairView> {
+    let views = between(snapshot).into_iter().map(|pair| PairView {
+        client: pair.client,
+        server: pair.server,
+        connections: pair.sums.connections,
+        histograms: views(&pair.sums.histograms),
+    });
+    views.filter(|pair| !pair.histograms.is_empty()).collect()
 }
 
 /// Looks at all sockets, and at what closed ones left.

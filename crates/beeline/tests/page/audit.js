@@ -43,7 +43,7 @@
     if (found < 3) wrong.push(`contrast of a line, ${path.getAttribute("class")}, is ${found.toFixed(2)}`);
   }
 
-  for (const control of document.querySelectorAll("button, input, g[role=button]")) {
+  for (const control of document.querySelectorAll("button, input, select, summary, g[role=button]")) {
     const { width, height } = control.getBoundingClientRect();
     // https://www.w3.org/TR/WCAG22/#target-size-minimum
     if (visible(control) && (width < 24 || height < 24)) wrong.push(`${control.textContent} is ${width} by ${height} pixels`);

@@ -1,5 +1,6 @@
 //! What the page is made of, in JSON: the same as `status --json` and `conns --json`.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use super::watch::{Moment, Watch};
 use crate::instance::Instance;
+use crate::observe::hist::{self, PairView, View};
 use crate::observe::{conns, status};
 
 #[derive(Clone)]
@@ -32,6 +34,7 @@ pub(super) fn routes(instance: &Instance) -> Router {
     Router::new()
         .route("/api/status", get(state))
         .route("/api/conns", get(connections))
+        .route("/api/hist", get(histograms))
         .route("/api/reasons", get(reasons))
         .route("/api/live", get(live))
         .with_state(api)
@@ -44,6 +47,25 @@ async fn state(State(api): State<Api>) -> Response {
 async fn connections(State(api): State<Api>) -> Response {
     let maps = Maps::open(&api.instance.pins());
     answer(maps.and_then(|maps| conns::list(&maps)))
+}
+
+/// The host's, and those of pairs of workloads.
+#[derive(Serialize)]
+struct Seen {
+    host: BTreeMap<&'static str, View>,
+    pairs: Vec<PairView>,
+}
+
+async fn histograms(State(api): State<Api>) -> Response {
+    let maps = Maps::open(&api.instance.pins());
+    let seen = maps.and_then(|maps| {
+        let snapshot = hist::look(&maps)?;
+        Ok(Seen {
+            host: hist::views(&snapshot.host().histograms),
+            pairs: hist::pairs(&snapshot),
+        })
+    });
+    answer(seen)
 }
 
 fn answer<T: Serialize>(found: datapath::Result<T>) -> Response {

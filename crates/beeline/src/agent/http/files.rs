@@ -9,13 +9,14 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/icon.svg", SVG, include_str!("page/icon.svg")),
     ("/main.js", SCRIPT, include_str!("page/main.js")),
     ("/model.js", SCRIPT, include_str!("page/model.js")),
     ("/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/histograms.js", SCRIPT, include_str!("page/histograms.js")),
     ("/map.js", SCRIPT, include_str!("page/map.js")),
     ("/table.js", SCRIPT, include_str!("page/table.js")),
     ("/text.js", SCRIPT, include_str!("page/text.js")),

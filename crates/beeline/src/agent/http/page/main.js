@@ -1,6 +1,7 @@
 // What the agent sees, as it sees it. Everything that comes from the host is put in as text, never as markup.
 
 import { say } from "./dom.js";
+import { Histograms } from "./histograms.js";
 import { HostMap } from "./map.js";
 import { connections } from "./model.js";
 import { Table } from "./table.js";
@@ -12,7 +13,8 @@ const RETRY = 2000;
 const LATE = 3;
 
 const table = new Table(find("table"), find("shown"), find("more"));
-const map = new HostMap(find("map"), choose);
+const histograms = new Histograms(find("histograms"), find("pair"), find("uncounted"), find("bars"));
+const map = new HostMap(find("map"), choose, (pair) => histograms.choose(pair));
 let source = null;
 let timer = null;
 let latest = null;
@@ -82,6 +84,7 @@ function show({ status, conns }) {
   const found = connections(conns);
   map.update(found);
   table.update(found);
+  histograms.refresh();
   say(find("mode"), status.on ? "On" : (status.mode ?? "Off"));
   say(find("cgroup"), status.cgroup ? `for ${status.cgroup}` : "");
   const { agent } = status;

@@ -124,14 +124,16 @@ export class HostMap {
   #only = null;
   #current = null;
 
-  constructor(parent, choose) {
+  constructor(parent, choose, choosePair) {
     this.parent = parent;
     this.choose = choose;
+    this.choosePair = choosePair;
     this.svg = svg("svg", { role: "group" });
     this.lines = this.svg.appendChild(svg("g", { "aria-hidden": "true" }));
     this.boxes = this.svg.appendChild(svg("g"));
     this.empty = document.createElement("p");
     this.empty.className = "empty";
+    this.empty.hidden = true;
     this.empty.textContent = "No connections are enrolled.";
     parent.append(this.empty, this.svg);
     this.svg.addEventListener("keydown", (event) => this.#key(event));
@@ -171,8 +173,10 @@ export class HostMap {
     keep(this.#edges, folded, (pair) => pair.key, () => {
       const path = svg("path");
       path.append(svg("title"));
+      path.addEventListener("click", () => this.choosePair(path.groups));
       return this.lines.appendChild(path);
     }, (path, pair) => {
+      path.groups = pair.groups;
       const chosen = this.#only === null || pair.from === this.#only || pair.to === this.#only;
       set(path, {
         d: curve(spots.get(pair.from), spots.get(pair.to), box),

@@ -13,13 +13,15 @@ function both(one, other) {
 }
 
 function party(end) {
-  if (!end) return { name: "closed", label: "closed", address: "", path: "start", bytes: 0, words: "" };
+  if (!end) return { name: "closed", group: "", label: "closed", address: "", path: "start", bytes: 0, words: "" };
   const { pid, command, cgroup } = end.workload;
   const own = name(end.workload);
+  const group = end.workload.container ?? cgroup ?? "";
   const words = [own, pid, cgroup, end.local, end.remote, `path:${end.path}`, `port:${end.local.split(":").pop()}`];
   if (end.reason) words.push(`reason:${end.reason}`);
   return {
     name: own,
+    group,
     label: command && pid ? `${own}[${pid}]` : own,
     address: end.local,
     path: end.path,
@@ -53,7 +55,7 @@ export const connections = (conns) => conns.map(connection);
 
 function add(pairs, { client, server, path, rate, bytes }) {
   const key = JSON.stringify([client.name, server.name]);
-  const pair = pairs.get(key) ?? { key, from: client.name, to: server.name, path: "start", rate: 0, bytes: 0, count: 0 };
+  const pair = pairs.get(key) ?? { key, from: client.name, to: server.name, groups: { client: client.group, server: server.group }, path: "start", rate: 0, bytes: 0, count: 0 };
   pair.path = both(pair.path, path);
   pair.rate += rate;
   pair.bytes += bytes;

@@ -23,6 +23,12 @@ export function seconds(value) {
   return value < 120 ? `${digits(value)} s` : age(value);
 }
 
+/** Short times, in the unit that suits them. */
+export function time(value) {
+  const [size, unit] = [[1, "s"], [1e-3, "ms"], [0, "us"]].find(([size]) => value >= size);
+  return unit === "us" ? `${digits(value * 1e6)} us` : `${digits(value / size)} ${unit}`;
+}
+
 export function age(value) {
   const whole = Math.floor(value);
   const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];

@@ -130,6 +130,7 @@ kernel_test! {
         browser.wait("document.querySelectorAll('#bars table').length > 1");
         for (width, height) in [(1280, 900), (360, 740)] {
             browser.resize(width, height);
+            browser.wait("document.querySelector('#map svg').viewBox.baseVal.width === document.querySelector('#map').clientWidth");
             for scheme in ["light", "dark"] {
                 browser.prefer(scheme);
                 browser.screenshot(&format!("{width}-{scheme}"));

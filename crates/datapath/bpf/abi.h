@@ -83,6 +83,7 @@ enum hist {
 	HIST_KERNEL_PATH, /* bytes of a message of an enrolled socket that was not */
 	HIST_QUEUE, /* bytes that waited unread at the reader when a message was redirected to it */
 	/* And these are not. */
+	HIST_READ, /* microseconds from sending a redirected message to reading it */
 	HIST_RTT, /* TCP's smoothed round-trip time in microseconds, whenever it changes on the kernel path */
 	HIST_HANDSHAKE, /* microseconds from the SYN-ACK to the established connection at the server */
 	HIST_LIFETIME, /* milliseconds from enrolment to the first end's close */
@@ -167,7 +168,8 @@ struct end {
 	__u8 heard; /* tcp_sock.tcp_mstamp at the last of them */
 	struct program program; /* that called connect or listen */
 	__u16 pair; /* its element of the map `hists`; PAIR_OTHER until it is known */
-	__u16 pad[3];
+	__u16 pad;
+	__u32 sent_us; /* CLOCK_MONOTONIC, of the message that was redirected last; 0 if none is timed */
 };
 
 /* An element of the map `ends`. */
@@ -384,7 +386,7 @@ _Static_assert(sizeof(struct settings) == 48, "settings");
 _Static_assert(__builtin_offsetof(struct end, program) == 64, "end: one cache line for messages");
 _Static_assert(sizeof(struct end) == 96, "end");
 _Static_assert(sizeof(struct tally) == 336, "tally");
-_Static_assert(sizeof(struct hists) == 1296, "hists");
+_Static_assert(sizeof(struct hists) == 1512, "hists");
 _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
 _Static_assert(sizeof(struct conn) == 40, "conn");

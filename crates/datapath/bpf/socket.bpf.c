@@ -657,6 +657,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 		emit(READ(sk_msg, msg, sk), end, EVENT_KERNEL_PATH, reason);
 	}
 	capture_if_asked(msg, end, false);
+	end->sent_us = 0;
 	end->kernel_bytes += msg->size;
 	tally(end, HIST_KERNEL_PATH, msg->size);
 	return SK_PASS;
@@ -718,5 +719,6 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	end->redirected_msgs++;
 	tally(end, HIST_REDIRECTED, size);
 	tally(end, HIST_QUEUE, unread);
+	time_read(end, unread);
 	return SK_PASS;
 }

@@ -232,6 +232,7 @@ named! {
         Redirected = HIST_REDIRECTED "redirected_message": "bytes of a message that skipped the stack",
         KernelPath = HIST_KERNEL_PATH "kernel_path_message": "bytes of a message that went through the stack",
         Queue = HIST_QUEUE "queue": "bytes that waited at the reader when a message was redirected to it",
+        Read = HIST_READ "send_to_read": "from sending a redirected message to reading it, if all was read before the next was sent",
         Rtt = HIST_RTT "rtt": "TCP's smoothed round-trip time while a direction is on the kernel path",
         Handshake = HIST_HANDSHAKE "handshake": "from the SYN-ACK to the established connection, at the server",
         Lifetime = HIST_LIFETIME "lifetime": "of connections that are closed",

@@ -123,6 +123,37 @@ kernel_test! {
         Ok(())
     }
 
+    fn reads_are_timed_as_they_happen(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (a, b) = connection()?;
+        let (mut least, mut most) = (Vec::new(), Vec::new());
+        for wait in [0, 1, 20, 150] {
+            let begun = Instant::now();
+            write_all(&a, &[7; 100])?;
+            let sent = Instant::now();
+            std::thread::sleep(Duration::from_millis(wait));
+            least.push(micros(sent.elapsed()));
+            read_all(&b, &mut [0; 100])?;
+            most.push(micros(begun.elapsed()));
+            // Its writer writes again later, which does not count.
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        // The fourth is timed by a fifth message, which nobody reads before the sixth.
+        write_all(&a, &[7; 100])?;
+        write_all(&a, &[7; 100])?;
+        let seen = &host(&bed)?[Hist::Read];
+        assert_eq!(seen.count(), 4, "{seen:?}");
+        let (low, high) = (least.iter().sum::<u64>(), most.iter().sum());
+        assert!((low..=high).contains(&seen.sum), "{seen:?} {least:?} {most:?}");
+        for (slot, count) in seen.slots.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let mut possible = least.iter().zip(&most);
+            let fits = possible.any(|(least, most)| (Histogram::slot(*least)..=Histogram::slot(*most)).contains(&slot));
+            assert!(fits, "{count} in slot {slot}: {least:?} {most:?}");
+        }
+        drop((a, b));
+        Ok(())
+    }
+
     fn sizes_of_messages_on_the_kernel_path_are_counted_apart(cgroup: &Cgroup) -> Result {
         let bed = Bed::with(cgroup, Options { queue_limit: 1, ..Options::default() })?;
         let (a, b) = connection()?;
@@ -266,7 +297,8 @@ kernel_test! {
             let histograms = Kept::from_iter([*kept]);
             let bed = Bed::with(cgroup, Options { queue_limit: 1, histograms, ..Options::default() })?;
             let (a, b) = connection()?;
-            // One redirected, others not, and all acknowledged.
+            // Two redirected and read, one redirected, others not, and all acknowledged.
+            send_each(&a, &b, &[100, 100])?;
             for _ in 0..20 {
                 write_all(&a, &[7; 100])?;
                 wait_for("the acknowledgement", SOON, || common::unsent(&a) == 0)?;

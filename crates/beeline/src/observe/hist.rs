@@ -31,7 +31,7 @@ impl Unit {
     pub fn of(kind: Hist) -> Self {
         match kind {
             Hist::Redirected | Hist::KernelPath | Hist::Queue => Self::Bytes,
-            Hist::Rtt | Hist::Handshake => Self::Microseconds,
+            Hist::Read | Hist::Rtt | Hist::Handshake => Self::Microseconds,
             Hist::Lifetime => Self::Milliseconds,
         }
     }

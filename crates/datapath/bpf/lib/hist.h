@@ -79,6 +79,26 @@ static __always_inline void tally(struct end *end, enum hist hist, __u64 value)
 		add(&sums->slots[hist][slot], 1ULL << 32);
 }
 
+/* Times the message before, if all was read by now: at the last read of its reader. No program runs at
+ * a read, but tcp_mstamp tells when it was (tcp_rcv_space_adjust, net/ipv4/tcp_input.c, from
+ * tcp_bpf_recvmsg_parser). A look at an empty queue counts as a read.
+ */
+static __always_inline void time_read(struct end *end, __u32 unread)
+{
+	struct sock *peer = (struct sock *)end->peer_sk;
+	__u32 now, took;
+
+	if (!is_kept(HIST_READ)) {
+		end->sent_us = 0;
+		return;
+	}
+	now = bpf_ktime_get_ns() / 1000;
+	took = (__u32)READ(tcp_sock, peer, tcp_mstamp) - end->sent_us;
+	if (end->sent_us && !unread && took <= now - end->sent_us)
+		record(end->pair, HIST_READ, took);
+	end->sent_us = now ?: 1;
+}
+
 /* The connection of a socket is over: what it counted is its pair's from now on. */
 RARE void settle(struct end *end, bool first)
 {

@@ -173,6 +173,11 @@ fn histograms(page: &mut Page, host: &Histograms) {
             "What waited unread at the reader when a message was redirected to it.",
         ),
         (
+            Hist::Read,
+            "beeline_send_to_read_duration_seconds",
+            "From sending a redirected message to reading it, if all was read before the next was sent.",
+        ),
+        (
             Hist::Rtt,
             "beeline_smoothed_rtt_seconds",
             "Smoothed round-trip times of enrolled sockets on the kernel path.",

@@ -154,6 +154,22 @@ kernel_test! {
         Ok(())
     }
 
+    fn reads_are_not_timed_across_the_kernel_path(cgroup: &Cgroup) -> Result {
+        let bed = Bed::with(cgroup, Options { queue_limit: 1, ..Options::default() })?;
+        let (a, b) = connection()?;
+        // The first is redirected, the second is not, and the third is again.
+        write_all(&a, &[7; 10])?;
+        write_all(&a, &[7; 10])?;
+        read_all(&b, &mut [0; 20])?;
+        wait_for("the acknowledgement", SOON, || common::unsent(&a) == 0)?;
+        write_all(&a, &[7; 10])?;
+        let seen = host(&bed)?;
+        assert_eq!(seen[Hist::Redirected].count(), 2);
+        assert_eq!(seen[Hist::Read], Histogram::default());
+        drop((a, b));
+        Ok(())
+    }
+
     fn sizes_of_messages_on_the_kernel_path_are_counted_apart(cgroup: &Cgroup) -> Result {
         let bed = Bed::with(cgroup, Options { queue_limit: 1, ..Options::default() })?;
         let (a, b) = connection()?;

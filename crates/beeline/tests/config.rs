@@ -109,6 +109,11 @@ fn every_mistake_is_told_with_its_place_and_what_to_do() {
             "rule_path",
             "[[rule]]\npath = \"fast\"\n\n[[rule]]\nlocal = { cgroup = [] }\n\n[defaults]\npath = true\n",
         ),
+        (
+            "rule_options",
+            "[[rule]]\npath = \"socket\"\nadopt = \"no\"\nqueue_limit = \"0B\"\n\n[[rule]]\npath = \"kernel\"\n\
+             adopt = false\nqueue_limit = \"1MiB\"\n\n[defaults]\nadopt = 1\n",
+        ),
         ("rule_that_is_none", "rule = \"kernel\"\n"),
         (
             "rules_by_another_name",
@@ -271,7 +276,7 @@ fn show_names_the_origin_of_every_setting() {
     let json: Value =
         serde_json::from_str(&stdout(beeline(&[&args[..], &["--json"]].concat()))).unwrap();
     assert_eq!(json["files"].as_array().unwrap().len(), 2);
-    let listen = &json["settings"][6];
+    let listen = &json["settings"][7];
     assert_eq!(
         (&listen["key"], &listen["from"]),
         (&"http.listen".into(), &"file".into()),

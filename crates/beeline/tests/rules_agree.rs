@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use beeline::config::Sources;
 use beeline::policy::Policy;
 use datapath::abi::{Program, Reason};
+use datapath::ends::Ends;
 use datapath::programs::Programs;
 use datapath::rules::{Known, Tables, prepare};
 use datapath::socket::{Options, SocketPath};
@@ -107,8 +108,9 @@ impl Bed {
         Policy::of(&config).tables(&cgroups, &self.programs)
     }
 
-    /// Makes a connection. Returns what is known of its ends, and why it is not enrolled.
-    fn call(&self, call: &Call) -> (Known, Known, Option<Reason>) {
+    /// Makes a connection. Returns what is known of its ends, and why it is not enrolled, or how much may
+    /// wait at its readers.
+    fn call(&self, call: &Call) -> (Known, Known, Result<u32, Reason>) {
         let to = &self.listeners[call.to];
         let before = self.path.maps().totals().unwrap();
         self.cgroups[call.cgroup].0.enter().unwrap();
@@ -117,6 +119,7 @@ impl Bed {
         let after = self.path.maps().totals().unwrap();
         let counted = |reason: &&Reason| after.count(**reason) > before.count(**reason);
         let reason = Reason::ALL.iter().find(counted).copied();
+        let outcome = reason.map_or_else(|| Ok(self.queue_limit(&client)), Err);
         assert_eq!(
             after.enrolled - before.enrolled,
             if reason.is_none() { 2 } else { 0 }
@@ -137,7 +140,20 @@ impl Bed {
             known(&client, call.cgroup, call.uid),
             known(&server, to.cgroup, to.uid),
         );
-        (ends.0, ends.1, reason)
+        (ends.0, ends.1, outcome)
+    }
+
+    /// Of a client's end.
+    fn queue_limit(&self, client: &TcpStream) -> u32 {
+        let ends = Ends::load(self.path.maps())
+            .unwrap()
+            .list(self.path.maps())
+            .unwrap();
+        let port = client.local_addr().unwrap().port();
+        let mut own = ends
+            .iter()
+            .filter(|end| end.end.is_client() && end.endpoints.local_port == port);
+        own.next().expect("it is enrolled").end.queue_limit
     }
 }
 
@@ -241,8 +257,15 @@ fn ask(bed: &Bed) -> impl Strategy<Value = String> + use<> {
 
 fn rules(bed: &Bed) -> impl Strategy<Value = String> + use<> {
     let path = || select(vec!["kernel", "socket", "auto"]);
-    let rule = (path(), ask(bed), ask(bed)).prop_map(|(path, local, remote)| {
-        format!("[[rule]]\npath = \"{path}\"\nlocal = {{ {local} }}\nremote = {{ {remote} }}\n")
+    let limit = option::of(1u32..1 << 20);
+    let rule = (path(), limit, ask(bed), ask(bed)).prop_map(|(path, limit, local, remote)| {
+        let limit = limit.filter(|_| path != "kernel");
+        let limit = limit
+            .map(|bytes| format!("queue_limit = {bytes}\n"))
+            .unwrap_or_default();
+        format!(
+            "[[rule]]\npath = \"{path}\"\n{limit}local = {{ {local} }}\nremote = {{ {remote} }}\n"
+        )
     });
     // Some lie in the second word of a set.
     let front = select(vec![0, 63, 70]);
@@ -273,23 +296,26 @@ kernel_test! {
         let bed = Bed::new(cgroup);
         let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
         let cases = (rules(&bed), vec(call(&bed), CONNECTIONS));
-        let mut outcomes: HashMap<Option<Reason>, u32> = HashMap::new();
-        let counted = std::cell::RefCell::new(&mut outcomes);
+        let (mut limited, mut outcomes): (u32, HashMap<Option<Reason>, u32>) = Default::default();
+        let counted = std::cell::RefCell::new((&mut limited, &mut outcomes));
         let tried = TestRunner::new(config).run(&cases, |(rules, calls)| {
             let tables = bed.tables(&rules);
             prepare(bed.path.maps(), &tables).unwrap().put_in_force(bed.path.maps(), |_| {}).unwrap();
             for call in &calls {
-                let (client, server, reason) = bed.call(call);
+                let (client, server, outcome) = bed.call(call);
                 let ruling = tables.rule(&client, &server);
-                prop_assert_eq!(ruling.reason, reason, "{:?} of {:?} and {:?}", call, client, server);
-                *counted.borrow_mut().entry(reason).or_default() += 1;
+                let said = ruling.reason.map_or_else(|| Ok(tables.options(&ruling).queue_limit), Err);
+                prop_assert_eq!(said, outcome, "{:?} of {:?} and {:?}", call, client, server);
+                let (limited, outcomes) = &mut *counted.borrow_mut();
+                **limited += u32::from(outcome.is_ok_and(|limit| limit > 0));
+                *outcomes.entry(outcome.err()).or_default() += 1;
             }
             Ok(())
         });
         tried.unwrap_or_else(|error| panic!("{error}"));
         // Both outcomes occurred often enough to mean something.
         let [passed, excluded] = [None, Some(Reason::Excluded)].map(|one| outcomes[&one]);
-        assert!(passed > 50 && excluded > 50, "{outcomes:?}");
+        assert!(passed > 50 && excluded > 50 && limited > 20, "{limited} {outcomes:?}");
         assert_eq!(outcomes.len(), 2, "{outcomes:?}");
     }
 }

@@ -170,6 +170,8 @@ struct end {
 	__u16 pair; /* its element of the map `hists`; PAIR_OTHER until it is known */
 	__u16 pad;
 	__u32 sent_us; /* CLOCK_MONOTONIC, of the message that was redirected last; 0 if none is timed */
+	__u32 queue_limit; /* of the rules that took it, for what it sends; 0: that of the settings */
+	__u32 pad_end;
 };
 
 /* An element of the map `ends`. */
@@ -228,13 +230,22 @@ struct facts {
 	__u32 pad;
 };
 
+/* What a rule says of the connections that it lets take the socket path. */
+struct rule_options {
+	__u32 queue_limit; /* bytes that may wait unread at one reader; 0: those of the settings */
+	__u32 at_once; /* not 0: they are enrolled at their handshake or not at all */
+};
+
 /* A server's half-finished handshake; the key is the server's view of it. */
 struct offer {
 	__u64 made_ns; /* CLOCK_MONOTONIC */
 	__u32 reason; /* REASON_NONE, or why this handshake must not be enrolled */
 	__u32 netns; /* inode number of the server's network namespace */
-	__u32 client_waits; /* not 0: the client's end is in the map `waiting` */
-	__u32 judged; /* not 0: `facts` is complete; else it has only the program */
+	__u8 client_waits; /* not 0: the client's end is in the map `waiting` */
+	__u8 judged; /* not 0: `facts` is complete; else it has only the program */
+	__u8 at_once; /* as in struct rule_options, of the rules that let it pass */
+	__u8 pad;
+	__u32 queue_limit; /* likewise */
 	struct facts facts;
 };
 
@@ -253,6 +264,8 @@ struct candidate {
 enum rule_limits {
 	MAX_RULES = 1024,
 	RULE_WORDS = MAX_RULES / 64,
+	NO_RULE = MAX_RULES, /* the place of what holds where no rule matches */
+	RULE_PLACES,
 };
 
 /* A set of rules by their places in the order, the first in the lowest bit of the first word. */
@@ -384,13 +397,14 @@ struct end_report {
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
 _Static_assert(sizeof(struct settings) == 48, "settings");
 _Static_assert(__builtin_offsetof(struct end, program) == 64, "end: one cache line for messages");
-_Static_assert(sizeof(struct end) == 96, "end");
+_Static_assert(sizeof(struct end) == 104, "end");
 _Static_assert(sizeof(struct tally) == 336, "tally");
 _Static_assert(sizeof(struct hists) == 1512, "hists");
 _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
 _Static_assert(sizeof(struct conn) == 40, "conn");
 _Static_assert(sizeof(struct offer) == 104, "offer");
+_Static_assert(sizeof(struct rule_options) == 8, "rule_options");
 _Static_assert(sizeof(struct candidate) == 64, "candidate");
 _Static_assert(sizeof(struct facts) == 80, "facts");
 _Static_assert(sizeof(struct rule_answer) == 40, "rule_answer");
@@ -399,6 +413,6 @@ _Static_assert(sizeof(struct rules) == 264, "rules");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
 _Static_assert(sizeof(struct piece) == 80, "piece");
-_Static_assert(sizeof(struct end_record) == 184, "end_record");
+_Static_assert(sizeof(struct end_record) == 192, "end_record");
 
 #endif

@@ -37,6 +37,7 @@ const volatile struct {
 	struct candidate candidate;
 	struct rule_answer rule_answer;
 	struct rule_range rule_range;
+	struct rule_options rule_options;
 	enum rule_limits rule_limits;
 	enum dimension dimension;
 	enum verdict verdict;
@@ -151,7 +152,7 @@ static __always_inline enum reason caller_unfit(struct program *program, struct 
 			return REASON_UNKNOWN_WORKLOAD;
 		facts.program = *program;
 		read_facts(sk, READ(sock, sk, __sk_common.skc_family), sk, &facts);
-		reason = ruled_out(&facts, &offer->facts, generation & 1);
+		reason = ruled_out(&facts, offer, generation & 1);
 	}
 	return reason ?: (is_blocking(sk) ? REASON_BLOCKING : REASON_NONE);
 }
@@ -226,7 +227,7 @@ static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct h
 }
 
 static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct handshake own,
-					   struct program *program, __u8 flags)
+					   struct program *program, __u32 queue_limit, __u8 flags)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct end *end = sk ? bpf_sk_storage_get(&ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
@@ -236,6 +237,7 @@ static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct hand
 	__builtin_memset(end, 0, sizeof(struct enrolled));
 	end->own = own;
 	end->flags = flags;
+	end->queue_limit = queue_limit;
 	if (program)
 		end->program = *program;
 	end->enrolled_ns = bpf_ktime_get_ns();
@@ -243,10 +245,11 @@ static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct hand
 }
 
 static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *sk,
-					 struct handshake own, struct program *program, __u8 flags)
+					 struct handshake own, struct program *program,
+					 __u32 queue_limit, __u8 flags)
 {
 	struct bpf_sock *ctx_sk = ops->sk;
-	struct end *end = new_end(ops, own, program, flags);
+	struct end *end = new_end(ops, own, program, queue_limit, flags);
 	struct totals *sums = get_totals();
 	enum reason reason;
 
@@ -268,9 +271,9 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 
 /* This end is fit but for one that blocks. */
 static __always_inline bool remember(struct bpf_sock_ops *ops, struct handshake own,
-				     struct program *program, __u8 flags)
+				     struct program *program, __u32 queue_limit, __u8 flags)
 {
-	if (!new_end(ops, own, program, flags | END_WAITING))
+	if (!new_end(ops, own, program, queue_limit, flags | END_WAITING))
 		return false;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	return true;
@@ -286,18 +289,18 @@ static __always_inline void client_waits(struct bpf_sock_ops *ops, struct sock *
 		.generation = generation,
 	};
 
-	if (remember(ops, own, connecting_program(ops), END_CLIENT) &&
+	if (remember(ops, own, connecting_program(ops), offer->queue_limit, END_CLIENT) &&
 	    !bpf_map_update_elem(&waiting, &own, &candidate, BPF_NOEXIST))
 		offer->client_waits = 1;
 }
 
 static __always_inline void server_waits(struct bpf_sock_ops *ops, struct sock *sk,
-					 struct program *program)
+					 struct program *program, __u32 queue_limit)
 {
 	struct handshake own = own_handshake(ops), client = mirror(own);
 	struct candidate *candidate = bpf_map_lookup_elem(&waiting, &client);
 
-	if (!candidate || !remember(ops, own, program, 0))
+	if (!candidate || !remember(ops, own, program, queue_limit, 0))
 		return;
 	candidate->server_netns = sock_netns(sk);
 	candidate->conn.server_cookie = bpf_get_socket_cookie(ops);
@@ -324,14 +327,14 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 		reason = unsuitable(sk) ?: caller_unfit(program, sk, offer, generation) ?: reason;
 	if (reason) {
 		offer->reason = reason;
-		if (reason == REASON_BLOCKING)
+		if (reason == REASON_BLOCKING && !offer->at_once)
 			client_waits(ops, sk, offer, generation);
 		return reason;
 	}
 	if (bpf_map_update_elem(&conns, &own, &conn, BPF_NOEXIST)) {
 		reason = bpf_map_lookup_elem(&conns, &own) ? REASON_COLLISION : REASON_MAP_FULL;
 	} else {
-		reason = enrol(ops, sk, own, program, END_CLIENT);
+		reason = enrol(ops, sk, own, program, offer->queue_limit, END_CLIENT);
 		if (reason)
 			bpf_map_delete_elem(&conns, &own);
 	}
@@ -350,13 +353,14 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	bool waits = offer && offer->client_waits;
 	struct program program = {};
 	__u64 begun_ns = offer ? offer->made_ns : 0;
+	__u32 queue_limit = offer ? offer->queue_limit : 0;
 	struct totals *sums;
 
 	if (offer)
 		program = offer->facts.program;
 	bpf_map_delete_elem(&offers, &own);
 	if (waits && !unsuitable(sk))
-		server_waits(ops, sk, &program);
+		server_waits(ops, sk, &program, queue_limit);
 	if (offer && reason)
 		return REASON_NONE; /* the client's end counted it */
 	reason = unsuitable(sk) ?: reason;
@@ -365,7 +369,7 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	if (!reason && !conn)
 		reason = REASON_PEER_ELSEWHERE;
 	if (!reason)
-		reason = enrol(ops, sk, own, &program, 0);
+		reason = enrol(ops, sk, own, &program, queue_limit, 0);
 	if (reason == REASON_COLLISION)
 		return reason; /* so is this one */
 	if (reason || !conn) {
@@ -557,12 +561,13 @@ static __always_inline __u64 queue_cost(struct end *end, __u32 unread)
 	return average < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (average ?: 1) : unread;
 }
 
-/* What may wait at a reader. */
-static __always_inline __u32 room(struct settings *set, struct sock *reader)
+/* What may wait at the reader of this end. */
+static __always_inline __u32 room(struct settings *set, struct end *end)
 {
-	__u32 most = largest_receive_buffer(reader);
+	__u32 most = largest_receive_buffer((struct sock *)end->peer_sk);
+	__u32 limit = end->queue_limit ?: set->queue_limit;
 
-	return set->queue_limit < most ? set->queue_limit : most;
+	return limit < most ? limit : most;
 }
 
 /* Why the next message of this end must not be redirected, if so; else how much waits at the reader. */
@@ -598,7 +603,7 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	if (queue_cost(end, *unread) > room(set, (struct sock *)end->peer_sk))
+	if (queue_cost(end, *unread) > room(set, end))
 		return REASON_QUEUE_FULL;
 	return REASON_NONE;
 }
@@ -626,7 +631,7 @@ static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
 	if (!end->peer_sk && find_peer(end))
 		return false;
 	peer = (struct sock *)end->peer_sk;
-	if (!peer_unread(end, &unread) || queue_cost(end, unread) > room(set, peer) / 2)
+	if (!peer_unread(end, &unread) || queue_cost(end, unread) > room(set, end) / 2)
 		return false;
 	return !is_blocking((struct sock *)own) && !is_blocking(peer) && all_is_queued(peer);
 }

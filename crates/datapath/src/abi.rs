@@ -17,8 +17,8 @@ pub use generated::types::{
     conn as Conn, end as End, end_record as EndRecord, end_report as EndReport,
     endpoints as Endpoints, event as Event, handshake as Handshake, hists as Hists, offer as Offer,
     pair as Pair, piece as Piece, process as Process, program as Program,
-    rule_answer as RuleAnswer, rule_range as RuleRange, rule_set as RuleSet, rules as Rules,
-    settings as Settings, tally as Tally, totals as Totals,
+    rule_answer as RuleAnswer, rule_options as RuleOptions, rule_range as RuleRange,
+    rule_set as RuleSet, rules as Rules, settings as Settings, tally as Tally, totals as Totals,
 };
 
 use generated::types;
@@ -28,6 +28,12 @@ pub const ABI: u32 = types::abi_version::BEELINE_ABI.0;
 
 /// How many rules there may be.
 pub const MAX_RULES: usize = types::rule_limits::MAX_RULES.0 as usize;
+
+/// The place of what holds where no rule matches.
+pub(crate) const NO_RULE: usize = types::rule_limits::NO_RULE.0 as usize;
+
+/// Places of one generation of rules.
+pub(crate) const RULE_PLACES: usize = types::rule_limits::RULE_PLACES.0 as usize;
 
 /// Most bytes of a message that are captured.
 pub const CAPTURE_MAX: u32 = types::capture_limits::CAPTURE_MAX.0;
@@ -60,7 +66,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Conn End EndRecord EndReport Event Handshake Hists Offer Pair Piece Process Program RuleAnswer RuleRange RuleSet Rules Settings Tally Totals);
+wire!(Conn End EndRecord EndReport Event Handshake Hists Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Totals);
 
 /// Values without padding are equal if their bytes are.
 macro_rules! key {
@@ -79,7 +85,7 @@ macro_rules! key {
         }
     )*};
 }
-key!(Handshake Pair Program RuleAnswer RuleRange);
+key!(Handshake Pair Program RuleAnswer RuleOptions RuleRange);
 
 impl Handshake {
     /// The same connection as its other end sees it.

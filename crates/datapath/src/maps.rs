@@ -15,7 +15,7 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 21] = [
+pub(crate) const SHARED: [&str; 22] = [
     FIRST,
     "offers",
     "conns",
@@ -29,6 +29,7 @@ pub(crate) const SHARED: [&str; 21] = [
     "rules",
     "rule_exact",
     "rule_ranges",
+    "rule_options",
     "totals",
     "pairs",
     "free_pairs",

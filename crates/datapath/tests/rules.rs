@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{Bed, Dropping, Result, SOON, expect_connections, expect_reasons, talk};
-use datapath::abi::{Dimension, Program, Reason, RuleAnswer, RuleSet};
+use datapath::abi::{Dimension, MAX_RULES, Program, Reason, RuleAnswer, RuleOptions, RuleSet};
 use datapath::adopt::Adopter;
 use datapath::programs::Programs;
 use datapath::rules::{InForce, Known, Opinion, Prefix, Tables, prepare};
+use datapath::socket::Options;
+use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, SocketOptions};
 use testbed::{Cgroup, Masquerade, Node, kernel_test, wait_for};
 
@@ -281,6 +283,111 @@ kernel_test! {
         let totals = bed.emptied()?;
         expect_connections(&totals, made);
         expect_reasons(&totals, &[]);
+        Ok(())
+    }
+
+    /// Wherever in the order they are.
+    fn of_the_limits_of_two_rules_the_smaller_counts(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        let limit = |queue_limit| RuleOptions { queue_limit, ..RuleOptions::default() };
+        let port = || Some(Prefix::ports(addr.port()..=addr.port()));
+        for (at, client, server, expected) in [
+            (0, 0, 0, 0),
+            (0, 5, 0, 5),
+            (62, 0, 7, 7),
+            (63, 5, 7, 5),
+            (100, 7, 5, 5),
+            (511, 7, 9, 7),
+            (MAX_RULES - 2, 9, 7, 7),
+        ] {
+            let mut tables = Tables::new(&vec![false; at + 2], false);
+            let mut options = vec![limit(3); at];
+            options.extend([client, server].map(limit));
+            tables.want(options, limit(3));
+            // Those in front match nothing.
+            let asked = |last: [Option<Vec<Prefix>>; 2]| {
+                let mut asked = vec![Some(Prefix::ports(1..=1)); at];
+                asked.extend(last);
+                asked
+            };
+            tables.accept(Dimension::RemotePort, &asked([port(), None]));
+            tables.accept(Dimension::LocalPort, &asked([None, port()]));
+            put(&bed, &tables)?;
+            let (a, b) = connect(&listener, addr)?;
+            let ends = bed.ends()?;
+            let limits: Vec<_> = ends.iter().map(|end| end.end.queue_limit).collect();
+            assert_eq!(limits, [expected; 2], "{at} {client} {server}");
+            let known = |client| ends.iter().find(|end| end.end.is_client() == client).map(Known::of);
+            let (client, server) = (known(true).expect("its end"), known(false).expect("its end"));
+            let ruling = tables.rule(&client, &server);
+            assert_eq!(tables.options(&ruling), limit(expected));
+            drop((a, b));
+            bed.emptied()?;
+        }
+        let mut tables = Tables::new(&[], false);
+        tables.want(Vec::new(), limit(3));
+        put(&bed, &tables)?;
+        let _pair = connect(&listener, addr)?;
+        assert!(bed.ends()?.iter().all(|end| end.end.queue_limit == 3), "no rule matches");
+        Ok(())
+    }
+
+    fn the_limit_of_a_rule_holds_its_sender_back(cgroup: &Cgroup) -> Result {
+        const PIECE: usize = 2000;
+        let options = |queue_limit| RuleOptions { queue_limit, ..RuleOptions::default() };
+        let settings = Options { queue_limit: 40_000, ..Options::default() };
+        let bed = Bed::with(cgroup, settings)?;
+        for limit in [20_000, 80_000, 0] {
+            let mut tables = Tables::new(&[false], false);
+            tables.want(vec![options(limit)], options(1));
+            put(&bed, &tables)?;
+            let (mut a, b) = loopback()?;
+            common::fill(&mut a, &mut Pattern::new(common::seed()), PIECE)?;
+            let sent = bed.ends()?.iter().map(|end| end.end.redirected_bytes).max();
+            let sent = sent.expect("there are two ends");
+            let expected = if limit == 0 { 40_000 } else { u64::from(limit) };
+            assert!((expected..=expected + PIECE as u64).contains(&sent), "{limit}: {sent}");
+            drop((a, b));
+            bed.emptied()?;
+        }
+        Ok(())
+    }
+
+    fn a_connection_that_rules_want_at_once_is_not_adopted(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let adopt = |adopt: bool| RuleOptions { at_once: u32::from(!adopt), ..RuleOptions::default() };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let addr = listener.local_addr()?;
+        let port = || Some(Prefix::ports(addr.port()..=addr.port()));
+        for (client, server, otherwise, sockets) in [
+            (Some(true), Some(true), false, 2),
+            (Some(false), Some(true), true, 0),
+            (Some(true), Some(false), true, 0),
+            (None, Some(true), false, 2),
+            (None, Some(false), true, 0),
+            (None, None, true, 2),
+            (None, None, false, 0),
+        ] {
+            let mut tables = Tables::new(&[false, false], false);
+            let options = [client, server].map(|one| adopt(one.unwrap_or(true)));
+            tables.want(options.to_vec(), adopt(otherwise));
+            let never = || Some(Prefix::ports(1..=1));
+            let asked = |of: Option<bool>| if of.is_some() { port() } else { never() };
+            tables.accept(Dimension::RemotePort, &[asked(client), None]);
+            tables.accept(Dimension::LocalPort, &[None, asked(server)]);
+            put(&bed, &tables)?;
+            let client_end = TcpStream::connect(addr)?;
+            let (server_end, _) = listener.accept()?;
+            assert_eq!(bed.waiting().len(), sockets / 2, "{client:?} {server:?} {otherwise}");
+            client_end.set_nonblocking(true)?;
+            server_end.set_nonblocking(true)?;
+            adopter.look()?;
+            assert_eq!(bed.enrolled().len(), sockets);
+            drop((client_end, server_end));
+            bed.emptied()?;
+        }
         Ok(())
     }
 

@@ -113,6 +113,29 @@ impl Kind for QueueLimit {
     }
 }
 
+/// Whether a connection may be enrolled later than when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Adopt(pub bool);
+
+impl Default for Adopt {
+    fn default() -> Self {
+        Self(true)
+    }
+}
+
+impl Kind for Adopt {
+    const EXPECTED: &'static str = "true or false";
+
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<Wrong>> {
+        let adopt = value.get_ref().as_bool();
+        adopt.map(Self).ok_or_else(|| vec![wrong_type(value)])
+    }
+
+    fn write(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 /// Bytes of TCP memory in use on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimit(u64);

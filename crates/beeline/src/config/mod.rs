@@ -20,7 +20,7 @@ use datapath::hist::Kept;
 use datapath::socket::Options;
 
 pub use group::Group;
-pub use kinds::{Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
+pub use kinds::{Adopt, Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
 pub use mistake::Mistake;
 pub use rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 pub use setting::{Change, Described, Origin, Setting};
@@ -49,6 +49,10 @@ setting::settings! {
     /// What becomes of connections that no rule matches: "auto" for the socket path where it is safe,
     /// "kernel" to leave them alone.
     "defaults.path" otherwise: Outcome, example "\"kernel\"", Change::Live;
+
+    /// Whether connections are adopted that did not fit when they were made, for instance because a
+    /// socket blocked, where no rule says.
+    "defaults.adopt" adopt: Adopt, example "false", Change::Live;
 
     /// Where the page for browsers on this host is served, and Prometheus metrics at /metrics; "off"
     /// for nowhere.

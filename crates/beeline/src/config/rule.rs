@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::kinds::{Executables, quoted};
+use super::kinds::{Adopt, Executables, QueueLimit, quoted};
+use super::setting::Kind;
 
 /// What becomes of connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,6 +54,11 @@ pub struct Rule {
     pub name: Option<String>,
     /// What becomes of the connections that it matches.
     pub path: Outcome,
+    /// Whether connections are adopted that did not fit when they were made; where it does not say, the
+    /// default decides.
+    pub adopt: Option<Adopt>,
+    /// Bytes that may wait unread at one reader; where it does not say, that of the socket path.
+    pub queue_limit: Option<QueueLimit>,
     /// What it asks of an end of a connection.
     pub local: Ask,
     /// What it asks of that end's peer.
@@ -86,11 +92,15 @@ impl Rule {
             fields if fields.is_empty() => None,
             fields => Some(format!("{end} = {{ {} }}", fields.join(", "))),
         };
-        let path = format!("path = \"{}\"", self.path.name());
-        let asked = [ask("local", &self.local), ask("remote", &self.remote)];
-        std::iter::once(path)
-            .chain(asked.into_iter().flatten())
-            .collect()
+        let limit = self.queue_limit.as_ref();
+        let lines = [
+            Some(format!("path = \"{}\"", self.path.name())),
+            self.adopt.map(|adopt| format!("adopt = {}", adopt.write())),
+            limit.map(|limit| format!("queue_limit = {}", limit.write())),
+            ask("local", &self.local),
+            ask("remote", &self.remote),
+        ];
+        lines.into_iter().flatten().collect()
     }
 }
 

@@ -7,14 +7,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check::{Reader, alike, last, list};
-use super::kinds::{Executables, each, quoted, string, wrong, wrong_type};
+use super::kinds::{Adopt, Executables, QueueLimit, each, quoted, string, wrong, wrong_type};
 use super::rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 use super::setting::{Kind, Unfit, Wrong};
 
 /// The name of the list in a file.
 pub(super) const RULE: &str = "rule";
 
-const FIELDS: [&str; 4] = ["name", "path", "local", "remote"];
+const FIELDS: [&str; 6] = ["name", "path", "adopt", "queue_limit", "local", "remote"];
 
 /// What may be asked of an end: its name, and an example.
 const ASKED: [(&str, &str); 7] = [
@@ -37,7 +37,9 @@ impl Kind for Outcome {
             "auto" => Ok(Self::Auto),
             "packet" => Err(vec![Wrong {
                 hint: Some(
-                    "this version has no packet path; \"kernel\" leaves packets as they are".into(),
+                    "this version has no packet path: write \"kernel\" to leave these connections alone, or \
+                     \"auto\" for the shortest path that there is"
+                        .into(),
                 ),
                 ..wrong(value, quoted("packet"))
             }]),
@@ -77,6 +79,8 @@ impl Reader<'_> {
         let mut rule = Rule {
             name: None,
             path: Outcome::Auto,
+            adopt: None,
+            queue_limit: None,
             local: Ask::default(),
             remote: Ask::default(),
             place: Place {
@@ -97,6 +101,14 @@ impl Reader<'_> {
                     let path = self.read("rule.path", "\"kernel\"", Outcome::EXPECTED, read);
                     rule.path = path.unwrap_or(Outcome::Auto);
                 }
+                "adopt" => {
+                    let read = || Adopt::read(value);
+                    rule.adopt = self.read("rule.adopt", "false", Adopt::EXPECTED, read);
+                }
+                "queue_limit" => {
+                    let (expected, read) = (QueueLimit::EXPECTED, || QueueLimit::read(value));
+                    rule.queue_limit = self.read("rule.queue_limit", "\"1MiB\"", expected, read);
+                }
                 "local" => rule.local = self.ask("rule.local", value),
                 "remote" => rule.remote = self.ask("rule.remote", value),
                 _ => self.no_field(&format!("rule.{name}"), key.span(), &FIELDS),
@@ -109,6 +121,19 @@ impl Reader<'_> {
                 format!("expected path = {}", Outcome::EXPECTED),
                 Some("for example: path = \"kernel\"".into()),
             );
+        }
+        for name in ["adopt", "queue_limit"] {
+            let found = fields.get_key_value(name);
+            if let (Outcome::Kernel, Some((key, _))) = (rule.path, found) {
+                self.tell(
+                    key.span(),
+                    format!("`rule.{name}` beside path = \"kernel\""),
+                    "expected path = \"socket\" or \"auto\"".into(),
+                    Some(
+                        "the rule never touches a connection, so it has nothing to say here".into(),
+                    ),
+                );
+            }
         }
         if self.config.rules.len() == MAX_RULES {
             self.tell(

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use datapath::abi::{Dimension, Program, RuleAnswer, RuleSet};
+use datapath::abi::{Dimension, Program, RuleAnswer, RuleOptions, RuleSet};
 use datapath::rules::{Prefix, Tables};
 
-use crate::config::{Ask, Config, Name, Outcome, Rule};
+use crate::config::{Adopt, Ask, Config, Name, Outcome, QueueLimit, Rule};
 use crate::workload::{container, short, units};
 
 /// Which end of a connection, seen from one of them.
@@ -27,6 +27,7 @@ const PROGRAMS: [(Dimension, End); 2] = [
 pub struct Policy {
     rules: Vec<Rule>,
     otherwise: Outcome,
+    adopt: Adopt,
 }
 
 impl Policy {
@@ -36,6 +37,7 @@ impl Policy {
         Self {
             rules: config.rules.clone(),
             otherwise: config.otherwise.value,
+            adopt: config.adopt.value,
         }
     }
 
@@ -66,6 +68,8 @@ impl Policy {
             .map(|rule| rule.path == Outcome::Kernel)
             .collect();
         let mut tables = Tables::new(&kernel, self.otherwise == Outcome::Kernel);
+        let options = self.rules.iter().map(|rule| self.options(Some(rule)));
+        tables.want(options.collect(), self.options(None));
         self.accept(&mut tables, Dimension::LocalUser, |rule| users(&rule.local));
         self.accept(&mut tables, Dimension::RemoteUser, |rule| {
             users(&rule.remote)
@@ -93,6 +97,16 @@ impl Policy {
             }
         }
         tables
+    }
+
+    /// How a rule wants the connections that it lets pass, or nobody does.
+    fn options(&self, rule: Option<&Rule>) -> RuleOptions {
+        let limit = rule.and_then(|rule| rule.queue_limit);
+        let adopt = rule.and_then(|rule| rule.adopt).unwrap_or(self.adopt);
+        RuleOptions {
+            queue_limit: limit.map_or(0, QueueLimit::bytes),
+            at_once: u32::from(!adopt.0),
+        }
     }
 
     /// The answers of a cgroup, each with the rules that accept it.

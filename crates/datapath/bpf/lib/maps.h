@@ -145,6 +145,14 @@ struct {
 		});
 } rule_ranges SEC(".maps");
 
+/* What rules say of connections that they let pass: RULE_PLACES elements for each generation. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * RULE_PLACES);
+	__type(key, __u32);
+	__type(value, struct rule_options);
+} rule_options SEC(".maps");
+
 /* Maps that hold an enrolled socket, each with a reference to its psock. */
 #define MAPS_OF_A_SOCKET 2
 #define MAPS_OF_A_LEAVING_SOCKET 1

@@ -74,14 +74,44 @@ static __always_inline struct rule_set *of_address(void *ranges, __u32 dimension
 	return bpf_map_lookup_elem(ranges, &key);
 }
 
-/* Of the rules that are left, the first. */
-static __always_inline enum opinion first_of(struct rule_set *left, struct rules *these)
+/* Notes how the rule at this place wants a connection: of two, the stricter counts. */
+static __always_inline void heed(struct offer *offer, __u32 place, __u32 slot)
+{
+	__u32 at = slot * RULE_PLACES + place;
+	struct rule_options *one = bpf_map_lookup_elem(&rule_options, &at);
+
+	if (!one)
+		return;
+	if (one->queue_limit && (!offer->queue_limit || one->queue_limit < offer->queue_limit))
+		offer->queue_limit = one->queue_limit;
+	if (one->at_once)
+		offer->at_once = 1;
+}
+
+/* How many bits are below the lowest that is set. Without branches: the verifier would follow each. */
+static __always_inline __u32 below_lowest(__u64 word)
+{
+	__u64 ones = (word & -word) - 1;
+
+	ones -= ones >> 1 & 0x5555555555555555;
+	ones = (ones & 0x3333333333333333) + (ones >> 2 & 0x3333333333333333);
+	ones = (ones + (ones >> 4)) & 0x0f0f0f0f0f0f0f0f;
+	return ones * 0x0101010101010101 >> 56;
+}
+
+/* Of the rules that are left, the first; how it wants the connection is noted. */
+static __always_inline enum opinion first_of(struct rule_set *left, struct rules *these, __u32 slot,
+					     struct offer *offer)
 {
 	for (int i = 0; i < RULE_WORDS; i++) {
-		__u64 lowest = left->words[i] & -left->words[i];
+		__u64 word = left->words[i];
 
-		if (lowest)
-			return these->kernel.words[i] & lowest ? OPINION_KERNEL : OPINION_SOCKET;
+		if (!word)
+			continue;
+		if (these->kernel.words[i] & word & -word)
+			return OPINION_KERNEL;
+		heed(offer, i * 64 + below_lowest(word), slot);
+		return OPINION_SOCKET;
 	}
 	return OPINION_NONE;
 }
@@ -178,7 +208,8 @@ static __noinline int rules_know(struct program *program)
 /* What the rules of a slot say of a connection as its end `local` sees it. An end's addresses are its
  * own view of them, because NAT may lie between the two.
  */
-static __noinline int judge(struct facts *local, struct facts *remote, __u32 slot)
+static __noinline int judge(struct facts *local, struct facts *remote, __u32 slot,
+			    struct offer *offer)
 {
 	struct rules *these = bpf_map_lookup_elem(&rules, &slot);
 	void *ranges = bpf_map_lookup_elem(&rule_ranges, &slot);
@@ -195,7 +226,7 @@ static __noinline int judge(struct facts *local, struct facts *remote, __u32 slo
 		return OPINION_UNKNOWN_PROGRAM;
 	if (!keep_workloads(&left, these, exact, local, remote))
 		return OPINION_UNKNOWN_WORKLOAD;
-	return first_of(&left, these);
+	return first_of(&left, these, slot, offer);
 }
 
 static __always_inline enum reason reason_of(int opinion)
@@ -212,16 +243,22 @@ static __always_inline enum reason reason_of(int opinion)
 	}
 }
 
-/* Why the rules leave a connection to the kernel path, if so. An exclusion by either end is absolute. */
-static __always_inline enum reason ruled_out(struct facts *client, struct facts *server, __u32 slot)
+/* Why the rules leave a connection to the kernel path, if so; else how they want it is noted. An
+ * exclusion by either end is absolute.
+ */
+static __always_inline enum reason ruled_out(struct facts *client, struct offer *offer, __u32 slot)
 {
 	struct rules *these = bpf_map_lookup_elem(&rules, &slot);
-	int said = judge(client, server, slot), answered = judge(server, client, slot);
+	struct facts *server = &offer->facts;
+	int said = judge(client, server, slot, offer),
+	    answered = judge(server, client, slot, offer);
 
 	if (said == OPINION_KERNEL || answered == OPINION_KERNEL)
 		return REASON_EXCLUDED;
-	if (said == OPINION_NONE && answered == OPINION_NONE)
+	if (said == OPINION_NONE && answered == OPINION_NONE) {
+		heed(offer, NO_RULE, slot);
 		return these && these->otherwise_kernel ? REASON_EXCLUDED : REASON_NONE;
+	}
 	return reason_of(said) ?: reason_of(answered);
 }
 

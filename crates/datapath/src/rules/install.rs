@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 
 use super::Tables;
-use crate::abi::{RuleAnswer, RuleRange, RuleSet, Settings, Wire};
+use crate::abi::{NO_RULE, RULE_PLACES, RuleAnswer, RuleRange, RuleSet, Settings, Wire};
 use crate::maps::Maps;
 use crate::{Error, Result};
 
@@ -60,6 +60,14 @@ pub fn prepare(maps: &Maps, tables: &Tables) -> Result<Prepared> {
             MapFlags::ANY,
         )
         .map_err(Error::bpf("change", "the rules"))?;
+    let options = tables.options.iter().enumerate();
+    for (place, options) in options.chain([(NO_RULE, &tables.otherwise)]) {
+        let at = slot(generation) as usize * RULE_PLACES + place;
+        let at = u32::try_from(at).expect("the map is not larger");
+        maps.get("rule_options")
+            .update(&at.to_ne_bytes(), options.bytes(), MapFlags::ANY)
+            .map_err(Error::bpf("change", "the options of rules"))?;
+    }
     prepared.link(maps)?;
     Ok(prepared)
 }

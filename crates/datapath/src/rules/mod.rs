@@ -13,7 +13,9 @@ use std::collections::{BTreeSet, HashMap};
 pub use self::install::{InForce, Prepared, prepare};
 pub use self::known::Known;
 pub use self::prefix::Prefix;
-use crate::abi::{Dimension, MAX_RULES, Program, Reason, RuleAnswer, RuleRange, RuleSet, Rules};
+use crate::abi::{
+    Dimension, MAX_RULES, Program, Reason, RuleAnswer, RuleOptions, RuleRange, RuleSet, Rules,
+};
 
 /// What the rules say of a connection as one of its ends sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,10 @@ pub struct Tables {
     ranges: HashMap<RuleRange, RuleSet>,
     /// Of workloads and programs: the rules that do not ask.
     indifferent: HashMap<Dimension, RuleSet>,
+    /// Of each rule.
+    options: Vec<RuleOptions>,
+    /// Where no rule matches.
+    otherwise: RuleOptions,
 }
 
 impl Tables {
@@ -98,13 +104,27 @@ impl Tables {
             exact: HashMap::new(),
             ranges: HashMap::new(),
             indifferent: HashMap::new(),
+            options: vec![RuleOptions::default(); kernel.len()],
+            otherwise: RuleOptions::default(),
         }
     }
 
-    /// Whether every connection may take the socket path.
+    /// Says how each rule, and nobody, wants connections to be taken that it lets pass.
+    ///
+    /// # Panics
+    /// Unless there is one element for each rule.
+    pub fn want(&mut self, options: Vec<RuleOptions>, otherwise: RuleOptions) {
+        assert_eq!(options.len(), self.rules.all.len(), "one element a rule");
+        (self.options, self.otherwise) = (options, otherwise);
+    }
+
+    /// Whether every connection may take the socket path, and all alike.
     #[must_use]
     pub fn say_nothing(&self) -> bool {
-        self.rules.otherwise_kernel == 0 && self.rules.kernel.is_empty()
+        let mut options = self.options.iter().chain([&self.otherwise]);
+        self.rules.otherwise_kernel == 0
+            && self.rules.kernel.is_empty()
+            && options.all(|one| *one == RuleOptions::default())
     }
 
     /// Whether any rule asks for this.
@@ -179,6 +199,28 @@ impl Tables {
             client: said,
             server: answered,
             reason,
+        }
+    }
+
+    /// How a connection is taken of which this is said: of two rules, the stricter one counts.
+    #[must_use]
+    pub fn options(&self, ruling: &Ruling) -> RuleOptions {
+        let of = |opinion| match opinion {
+            Opinion::Socket(rule) => Some(self.options[rule]),
+            _ => None,
+        };
+        let (said, answered) = (of(ruling.client), of(ruling.server));
+        if (ruling.client, ruling.server) == (Opinion::None, Opinion::None) {
+            return self.otherwise;
+        }
+        let limits = [said, answered].into_iter().flatten();
+        let limits = limits
+            .map(|one| one.queue_limit)
+            .filter(|limit| *limit != 0);
+        let mut all = [said, answered].into_iter().flatten();
+        RuleOptions {
+            queue_limit: limits.min().unwrap_or(0),
+            at_once: all.any(|one| one.at_once != 0).into(),
         }
     }
 

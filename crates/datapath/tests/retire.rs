@@ -157,6 +157,7 @@ kernel_test! {
             Ok(())
         })?;
         assert_eq!(bed.enrolled().len(), 4);
+        assert_eq!(bed.totals()?.count(Reason::PeerGone), 0, "retired, says each direction that is told");
         // Over plain TCP, and to the end of the stream.
         exchange(one, &pods.pairs[1].1, ROUND)?;
         Ok(())
@@ -188,7 +189,7 @@ kernel_test! {
             bed.emptied()?;
         }
         let totals = bed.totals()?;
-        assert_eq!(totals.paired, 25);
+        assert_eq!((totals.paired, totals.count(Reason::PeerGone)), (25, 0));
         Ok(())
     }
 

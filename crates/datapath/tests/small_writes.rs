@@ -7,13 +7,16 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Bed, Result, SOON, exchange, expect_connections, expect_reasons, seed, talk};
+use common::{
+    Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_connections, expect_reasons, seed,
+    talk,
+};
 use datapath::abi::{Handshake, Reason, Totals, TxPath};
 use datapath::adopt::Adopter;
 use datapath::drain::{self, Outcome};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, stream};
-use testbed::{Cgroup, kernel_test, wait_for};
+use testbed::{Cgroup, Node, kernel_test, wait_for};
 
 /// Writes that the kernel path puts into one segment of loopback by the dozen.
 const SMALL: usize = 64;
@@ -173,6 +176,26 @@ kernel_test! {
         let outcome = drain::retire(&bed, &owns, Reason::Retired, Instant::now() + SOON, |_| {})?;
         assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
         stay_away(&bed, &adopter)?;
+        talk(&pair.0, &pair.1)?;
+        closed(&bed, pair)?;
+        Ok(())
+    }
+
+    fn connection_with_unacknowledged_bytes_stays_away(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let pair = traffic::pair(&client, &web, web.ip())?;
+        leave(&bed, &pair)?;
+        let dropping = Dropping::arriving(&web, PLAIN_ACKS)?;
+        traffic::write_all(&pair.0, b"hello")?;
+        stay_away(&bed, &adopter)?;
+        dropping.end()?;
+        let mut got = [0; 5];
+        traffic::read_all(&pair.1, &mut got)?;
+        assert_eq!(&got, b"hello");
+        come_back(&bed, &adopter)?;
         talk(&pair.0, &pair.1)?;
         closed(&bed, pair)?;
         Ok(())

@@ -81,7 +81,8 @@ static __always_inline void tally(struct end *end, enum hist hist, __u64 value)
 
 /* Times the message before, if all was read by now: at the last read of its reader. No program runs at
  * a read, but tcp_mstamp tells when it was (tcp_rcv_space_adjust, net/ipv4/tcp_input.c, from
- * tcp_bpf_recvmsg_parser). A look at an empty queue counts as a read.
+ * tcp_bpf_recvmsg_parser); where it does not, it is older than the message, which is not counted then.
+ * A look at an empty queue counts as a read.
  */
 static __always_inline void time_read(struct end *end, __u32 unread)
 {

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use common::load::Load;
@@ -104,6 +105,17 @@ fn path(cgroup: &Cgroup) -> String {
 
 fn kernel(local: &str, remote: &str) -> String {
     format!("[[rule]]\npath = \"kernel\"\nlocal = {{ {local} }}\nremote = {{ {remote} }}\n")
+}
+
+/// A connection whose ends block, as std makes them.
+fn blocking(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+fn unblock(pair: &(TcpStream, TcpStream)) {
+    pair.0.set_nonblocking(true).unwrap();
+    pair.1.set_nonblocking(true).unwrap();
 }
 
 kernel_test! {
@@ -254,6 +266,49 @@ kernel_test! {
         load.moves(10 << 20);
         assert_eq!(bed.redirected(), then);
         load.finish();
+    }
+
+    /// One end blocked when it was made.
+    fn what_waits_is_judged_by_the_rules_that_came_since(cgroup: &Cgroup) {
+        let mut bed = Bed::new(cgroup, &kernel("port = 1", ""));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = format!("port = {}", listener.local_addr().unwrap().port());
+        let late = format!("[[rule]]\npath = \"socket\"\nadopt = false\nlocal = {{ {port} }}\n");
+        for (rules, restart, adopted) in [
+            (kernel("port = 2", ""), false, true),
+            (String::new(), false, true),
+            (kernel(&port, ""), false, false),
+            (late, false, false),
+            (kernel("port = 3", ""), true, true),
+            (kernel(&port, "uid = 0"), true, false),
+        ] {
+            bed.reload(&kernel("port = 1", ""));
+            let (waits, other) = (blocking(&listener), TcpListener::bind(("127.0.0.1", 0)).unwrap());
+            wait_for("the record", SOON, || bed.beeline.maps().waiting().len() == 1).unwrap();
+            if restart {
+                bed.agent.take().expect("it runs").kill();
+                bed.write(&rules);
+                bed.start();
+            } else {
+                bed.reload(&rules);
+            }
+            unblock(&waits);
+            // Whoever sees this one has seen the other.
+            let new = blocking(&other);
+            unblock(&new);
+            let is_adopted = |pair: &(TcpStream, TcpStream)| {
+                let port = pair.0.local_addr().unwrap().port();
+                let conns = bed.beeline.json(&["conns", "--json", "--port", &port.to_string()]);
+                conns.as_array().unwrap().len() == 1
+            };
+            wait_for("the new one's adoption", SOON, || is_adopted(&new)).unwrap();
+            if adopted {
+                wait_for("the adoption", SOON, || is_adopted(&waits)).unwrap();
+            }
+            assert_eq!(is_adopted(&waits), adopted, "{rules}");
+            drop((waits, new));
+            wait_for("their end", SOON, || bed.beeline.maps().waiting().is_empty()).unwrap();
+        }
     }
 
     fn explain_names_the_rule_and_its_line(cgroup: &Cgroup) {

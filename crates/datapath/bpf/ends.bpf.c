@@ -34,15 +34,14 @@ static __always_inline __u32 count_unread(struct sk_psock *psock)
 	return sum ?: 1; /* a reader was faster, but the queue was not empty */
 }
 
-SEC("iter/bpf_sk_storage_map")
-int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline int report(struct bpf_iter__bpf_sk_storage_map *ctx, bool never_enrolled)
 {
 	struct end_record record = {};
 	struct enrolled *enrolled = ctx->value;
 	struct sock *sk = ctx->sk;
 	struct sk_psock *psock;
 
-	if (!sk || !enrolled || was_never_enrolled(&enrolled->end))
+	if (!sk || !enrolled || was_never_enrolled(&enrolled->end) != never_enrolled)
 		return 0;
 	record.end = enrolled->end;
 	record.cookie = sock_cookie(sk);
@@ -62,4 +61,18 @@ int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
 	bpf_seq_write(ctx->meta->seq, &enrolled->tally, sizeof(enrolled->tally));
 	return 0;
+}
+
+/* Those that are or were enrolled. */
+SEC("?iter/bpf_sk_storage_map")
+int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	return report(ctx, false);
+}
+
+/* Those that wait to be for the first time. */
+SEC("?iter/bpf_sk_storage_map")
+int beeline_waiting(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	return report(ctx, true);
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 
-use crate::abi::{ABI, Handshake, Mode, Offer, Program, Reason, Settings, Totals, Verdict, Wire};
+use crate::abi::{
+    ABI, Candidate, Handshake, Mode, Offer, Program, Reason, Settings, Totals, Verdict, Wire,
+};
 use crate::pins::{FIRST, Pins};
 use crate::socket::monotonic_ns;
 use crate::{Error, Result};
@@ -185,6 +187,33 @@ impl Maps {
     #[must_use]
     pub fn waiting(&self) -> Vec<Handshake> {
         keys(self.get("waiting"))
+    }
+
+    /// Says that the rules in force let these connections pass, each by the client's view, if they still
+    /// wait: they may be adopted then. Others that wait since before these rules may not.
+    ///
+    /// # Errors
+    /// When the kernel refuses a look-up or an update.
+    pub fn let_pass(&self, waiting: &[Handshake]) -> Result<()> {
+        const WHAT: &str = "the map waiting";
+        let (map, generation) = (self.get("waiting"), self.settings()?.generation);
+        for client in waiting {
+            let found = map
+                .lookup(client.bytes(), MapFlags::ANY)
+                .map_err(Error::bpf("read", WHAT))?;
+            let Some(mut candidate) = found.and_then(|bytes| Candidate::read(&bytes)) else {
+                continue;
+            };
+            candidate.generation = generation;
+            // What BPF writes meanwhile, the server's end, may be lost: such a one is not adopted.
+            match map.update(client.bytes(), candidate.bytes(), MapFlags::EXIST) {
+                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+                    return Err(Error::bpf("change", WHAT)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// How many sockets the map can hold.

@@ -34,7 +34,7 @@ impl Marks {
     /// # Errors
     /// When the kernel refuses to run the iterator.
     pub(crate) fn set(&self, maps: &Maps) -> Result<usize> {
-        let told = object::iterate(&self.object, maps)?;
+        let told = object::iterate(&self.object, "beeline_retire", maps)?;
         Ok(told.len() / size_of::<Handshake>())
     }
 }

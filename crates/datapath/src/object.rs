@@ -79,12 +79,12 @@ pub(crate) fn open_iterator(
     Ok(open)
 }
 
-/// Runs the one program of such an object over the map `ends`, and returns what it wrote.
-pub(crate) fn iterate(object: &Object, maps: &Maps) -> Result<Vec<u8>> {
+/// Runs a program of such an object over the map `ends`, and returns what it wrote.
+pub(crate) fn iterate(object: &Object, name: &str, maps: &Maps) -> Result<Vec<u8>> {
     let program = object
         .progs_mut()
-        .next()
-        .expect("an iterator's object defines one program");
+        .find(|program| program.name() == name)
+        .unwrap_or_else(|| panic!("the object defines {name}"));
     let link = program
         .attach_iter(maps.get("ends").as_fd())
         .map_err(Error::bpf("attach the iterator to", "the map ends"))?;

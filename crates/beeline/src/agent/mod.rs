@@ -192,7 +192,7 @@ fn load(
     let rules = Rules::put_in_force(path.maps(), Policy::of(config), tree.cgroups())?;
     path.attach_pinned(cgroup, pins)?;
     // Of a datapath that was taken over.
-    rules.retire_excluded(path.maps())?;
+    rules.judge_anew(path.maps())?;
     Ok((path, rules))
 }
 

@@ -133,8 +133,8 @@ impl Live {
         if !are_other {
             return Ok((changed, 0));
         }
-        let excluded = self.rules.retire_excluded(&maps).unwrap_or_else(|error| {
-            warn!("connections that the rules exclude are not all taken back: {error}");
+        let excluded = self.rules.judge_anew(&maps).unwrap_or_else(|error| {
+            warn!("not all connections that are there were judged by the new rules: {error}");
             0
         });
         Ok((changed, excluded))

@@ -109,13 +109,15 @@ impl Rules {
         (ruling, [ruling.client, ruling.server].map(rule))
     }
 
-    /// Takes connections back to plain TCP that the rules in force do not let pass. One of which only
-    /// one end can be seen is ending, or beginning: nobody can tell, so it is one of them where there
-    /// are rules. Returns how many there were.
+    /// Judges by the rules in force what was judged by others: lets those be adopted that wait and that
+    /// they let pass, and takes connections back to plain TCP that they do not. One of which only one end
+    /// can be seen is ending, or beginning: nobody can tell, so it does not pass where there are rules.
+    /// Returns how many went back.
     ///
     /// # Errors
     /// When the kernel refuses a step.
-    pub(super) fn retire_excluded(&self, maps: &Maps) -> Result<usize> {
+    pub(super) fn judge_anew(&self, maps: &Maps) -> Result<usize> {
+        self.admit(maps, &Ends::waiting(maps)?.list(maps)?)?;
         let excluded = self.excluded(&Ends::load(maps)?.list(maps)?);
         if excluded.is_empty() {
             return Ok(0);
@@ -132,38 +134,53 @@ impl Rules {
         Ok(excluded.len())
     }
 
-    fn excluded(&self, ends: &[EndRecord]) -> Vec<Handshake> {
+    /// Nobody puts other rules in force meanwhile.
+    fn admit(&self, maps: &Maps, waiting: &[EndRecord]) -> Result<()> {
+        let state = self.lock();
+        let may_be_adopted =
+            |ruling: &Ruling| ruling.reason.is_none() && state.tables.options(ruling).at_once == 0;
+        let rulings = rulings(&state.tables, waiting).into_iter();
+        let passing = rulings.filter(|(_, ruling)| ruling.as_ref().is_some_and(may_be_adopted));
+        maps.let_pass(&passing.map(|(client, _)| client).collect::<Vec<_>>())
+    }
+
+    fn excluded(&self, enrolled: &[EndRecord]) -> Vec<Handshake> {
         let state = self.lock();
         if state.tables.say_nothing() {
             return Vec::new();
         }
-        let is_live = |end: &&EndRecord| !end.end.is_closed() && end.end.retiring == 0;
-        let by_own: HashMap<Handshake, &EndRecord> = ends
-            .iter()
-            .filter(is_live)
-            .map(|end| (end.end.own, end))
-            .collect();
-        let passes = |client: &EndRecord, server: &EndRecord| {
-            let ruling = state.tables.rule(&Known::of(client), &Known::of(server));
-            ruling.reason.is_none()
-        };
-        let views = by_own.values().map(|end| match end.end.is_client() {
-            true => end.end.own,
-            false => end.end.own.mirror(),
-        });
-        let clients: HashSet<Handshake> = views.collect();
-        let excluded = clients.into_iter().filter(|client| {
-            match (by_own.get(client), by_own.get(&client.mirror())) {
-                (Some(client), Some(server)) => !passes(client, server),
-                _ => true,
-            }
-        });
-        excluded.collect()
+        let rulings = rulings(&state.tables, enrolled).into_iter();
+        let excluded =
+            rulings.filter(|(_, ruling)| ruling.is_none_or(|ruling| ruling.reason.is_some()));
+        excluded.map(|(client, _)| client).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is said of each connection, by the client's view; `None` where one end cannot be seen.
+fn rulings(tables: &Tables, ends: &[EndRecord]) -> Vec<(Handshake, Option<Ruling>)> {
+    let is_live = |end: &&EndRecord| !end.end.is_closed() && end.end.retiring == 0;
+    let by_own: HashMap<Handshake, &EndRecord> = ends
+        .iter()
+        .filter(is_live)
+        .map(|end| (end.end.own, end))
+        .collect();
+    let views = by_own.values().map(|end| match end.end.is_client() {
+        true => end.end.own,
+        false => end.end.own.mirror(),
+    });
+    let clients: HashSet<Handshake> = views.collect();
+    let ruled = |client: Handshake| {
+        let (own, peer) = (by_own.get(&client)?, by_own.get(&client.mirror())?);
+        Some(tables.rule(&Known::of(own), &Known::of(peer)))
+    };
+    clients
+        .into_iter()
+        .map(|client| (client, ruled(client)))
+        .collect()
 }
 
 impl State {

@@ -146,6 +146,9 @@ pub struct EndExplained {
     pub rule: Option<RuleNamed>,
     /// What is known of the end: fields of rules and their values.
     pub facts: Vec<(String, String)>,
+    /// The program that connects or listens, if it may call splice(2) on its sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_splice: Option<String>,
     /// Path of what it sends now, of a live connection, and why if it is not the socket path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,

@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use common::load::Load;
 use common::{Agent, Beeline, SOON, pair, write_unnoticed};
@@ -360,6 +361,28 @@ kernel_test! {
             let said = bed.beeline.fails(&[&["explain"], &ends[..]].concat());
             assert!(said.contains(hint), "{said}");
         }
+    }
+
+    fn explain_names_the_program_that_may_splice(cgroup: &Cgroup) {
+        let bed = Bed::new(cgroup, "");
+        let python = testbed::process::find("python3").expect("scripts/setup.sh test says how");
+        let mut child = Command::new(&python)
+            .args(["-c", "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); input()"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let own = format!("pid:{}", std::process::id());
+        let explain = || bed.beeline.json(&["explain", "--json", &own, &format!("pid:{}", child.id())]);
+        wait_for("the agent to know it", SOON, || explain()["reason"] == "may_splice").unwrap();
+        let out = explain();
+        let python = fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
+        assert_eq!(out["path"], "kernel", "{out}");
+        assert_eq!(out["server"]["may_splice"], python.to_str().unwrap(), "{out}");
+        assert!(out["client"]["may_splice"].is_null(), "{out}");
+        let text = bed.beeline.ok(&["explain", &own, &format!("pid:{}", child.id())]);
+        assert!(text.contains(&format!("may call splice(2): {}", python.display())), "{text}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     fn a_mistake_keeps_the_old_rules(cgroup: &Cgroup) {

@@ -1,12 +1,14 @@
 //! Answering `beeline explain` with the rules in force.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use datapath::Maps;
-use datapath::abi::{EndRecord, Reason, Verdict};
+use datapath::abi::{EndRecord, Program, Reason, Verdict};
 use datapath::ends::Ends;
 use datapath::programs::Programs;
 use datapath::rules::{Known, Opinion, Ruling};
@@ -16,6 +18,9 @@ use crate::config::Rule;
 use crate::explain::{Answer, EndExplained, Explained, Party, Question, RuleNamed, Who};
 use crate::observe::conns::{self, Name};
 use crate::workload::{Workloads, container, units};
+
+/// The field of rules for it.
+const EXECUTABLE: &str = "executable";
 
 /// An end with what people call its facts.
 struct End {
@@ -68,11 +73,15 @@ fn live(rules: &Rules, maps: &Maps, name: &str) -> Result<Explained> {
     let (Some(client), Some(server)) = records else {
         bail!("one end of the connection {wanted} is closed already");
     };
+    let programs = Programs::load(maps, |_| false)?.running()?;
+    let programs: HashMap<Program, PathBuf> = programs.into_iter().collect();
     let end = |record: &EndRecord, shown: Option<&conns::End>| {
+        let executable = programs.get(&record.end.program);
+        let executable = executable.map(|path| path.display().to_string());
         let known = Known::of(record);
         let workload = shown.map(|end| end.workload.clone()).unwrap_or_default();
         End {
-            facts: facts(&known, workload.cgroup.as_deref(), None),
+            facts: facts(&known, workload.cgroup.as_deref(), executable),
             now: shown.map(|end| match end.reason {
                 Some(reason) => format!("{} ({reason})", end.path),
                 None => end.path.into(),
@@ -148,7 +157,7 @@ fn facts(known: &Known, cgroup: Option<&str>, executable: Option<String>) -> Vec
         ("cgroup", cgroup.map(str::to_owned)),
         ("unit", unit.map(str::to_owned)),
         ("container", cgroup.and_then(container).map(str::to_owned)),
-        ("executable", executable),
+        (EXECUTABLE, executable),
         ("uid", known.uid.map(|uid| uid.to_string())),
         ("address", at),
     ];
@@ -160,21 +169,30 @@ fn facts(known: &Known, cgroup: Option<&str>, executable: Option<String>) -> Vec
 
 fn explain(rules: &Rules, maps: &Maps, client: End, server: End) -> Result<Explained> {
     let (ruling, [said, answered]) = rules.rule(&client.known, &server.known);
-    let mut reason = ruling.reason;
-    for program in [client.known.program, server.known.program]
-        .into_iter()
-        .flatten()
-    {
-        if reason.is_none() && maps.verdict(program)? == Verdict::MaySplice {
-            reason = Some(Reason::MaySplice);
-        }
-    }
+    let splices = [splices(maps, &client)?, splices(maps, &server)?];
+    let may_splice = splices.iter().any(Option::is_some);
+    let reason = ruling.reason.or(may_splice.then_some(Reason::MaySplice));
+    let [connecting, listening] = splices;
     Ok(Explained {
         path: path(&ruling, reason).into(),
         reason: reason.map(|reason| reason.name().into()),
-        client: end(client, ruling.client, said),
-        server: end(server, ruling.server, answered),
+        client: end(client, ruling.client, said, connecting),
+        server: end(server, ruling.server, answered, listening),
     })
+}
+
+/// The program of this end, if it may splice from its sockets.
+fn splices(maps: &Maps, end: &End) -> Result<Option<String>> {
+    let verdict = end.known.program.map(|program| maps.verdict(program));
+    if verdict.transpose()? != Some(Verdict::MaySplice) {
+        return Ok(None);
+    }
+    let mut facts = end.facts.iter();
+    let path = facts.find(|(name, _)| name == EXECUTABLE);
+    Ok(Some(
+        path.map_or("a program that has ended", |(_, path)| path)
+            .into(),
+    ))
 }
 
 fn path(ruling: &Ruling, reason: Option<Reason>) -> &'static str {
@@ -185,7 +203,7 @@ fn path(ruling: &Ruling, reason: Option<Reason>) -> &'static str {
     }
 }
 
-fn end(end: End, opinion: Opinion, rule: Option<Rule>) -> EndExplained {
+fn end(end: End, opinion: Opinion, rule: Option<Rule>, may_splice: Option<String>) -> EndExplained {
     let says = match opinion {
         Opinion::None => "nothing",
         Opinion::Socket(_) => "socket",
@@ -201,6 +219,7 @@ fn end(end: End, opinion: Opinion, rule: Option<Rule>) -> EndExplained {
             name: rule.name,
         }),
         facts: end.facts,
+        may_splice,
         now: end.now,
     }
 }

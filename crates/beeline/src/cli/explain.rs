@@ -100,6 +100,8 @@ fn end_lines(role: &str, end: &EndExplained) -> Vec<String> {
         }
         None => format!("        {says}"),
     });
+    let splices = end.may_splice.as_ref();
+    lines.extend(splices.map(|program| format!("        may call splice(2): {program}")));
     lines.extend(
         end.now
             .as_ref()

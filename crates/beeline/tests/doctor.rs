@@ -89,7 +89,7 @@ fn a_user_is_told_what_root_would_have_to_try() {
     assert_eq!(load["found"], "not tried: needs root");
     let cause = report["socket_path"]["cause"].as_str().expect("a cause");
     assert!(
-        cause.starts_with("capabilities: without CAP_BPF"),
+        cause.starts_with("capabilities: without CAP_DAC_OVERRIDE"),
         "{cause}"
     );
 }

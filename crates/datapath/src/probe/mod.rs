@@ -19,7 +19,7 @@ mod threads;
 mod tracing;
 
 pub use attempt::{Attempt, Refusal};
-pub use capabilities::{Capabilities, capabilities};
+pub use capabilities::capabilities;
 pub use cgroup::{CgroupMounts, cgroup_mounts};
 pub use fionread::{FionreadReport, fionread};
 pub use host::{

@@ -4,12 +4,14 @@ use std::env::consts;
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use caps::{Capability, CapsHashSet};
 use datapath::pins;
 use datapath::probe::{
-    self, Attached, Capabilities, CgroupMounts, Feature, FionreadReport, PidNamespace, Program,
-    RedirectReport, SocketPathReport, TcpMemory, ThreadFiles, Tracing,
+    self, Attached, CgroupMounts, Feature, FionreadReport, PidNamespace, Program, RedirectReport,
+    SocketPathReport, TcpMemory, ThreadFiles, Tracing,
 };
 
+use crate::agent::privileges::{TO_SERVE, TO_START};
 use crate::selftest::{self, Report};
 
 /// One thing about the host.
@@ -54,7 +56,7 @@ pub(super) struct Facts {
     pub(super) tcp_memory: Fact<Option<TcpMemory>>,
     pub(super) btf: Fact<Option<PathBuf>>,
     pub(super) lockdown: Fact<Option<String>>,
-    pub(super) capabilities: Fact<Capabilities>,
+    pub(super) capabilities: Fact<CapsHashSet>,
     pub(super) initial_user_namespace: Fact<bool>,
     pub(super) bpffs_mounted: Fact<bool>,
     pub(super) pid_namespace: Fact<PidNamespace>,
@@ -109,23 +111,23 @@ impl Facts {
 }
 
 /// Whether trying BPF tells of the kernel, and not of this process.
-fn allowed(capabilities: &Fact<Capabilities>, initial: &Fact<bool>) -> bool {
+fn allowed(capabilities: &Fact<CapsHashSet>, initial: &Fact<bool>) -> bool {
     capabilities
         .known()
         .is_some_and(|held| lacking(held).is_empty())
         && initial.known() != Some(&false)
 }
 
-/// The capabilities that a process needs for BPF on sockets and does not hold.
-pub(super) fn lacking(held: &Capabilities) -> Vec<&'static str> {
-    [
-        ("CAP_BPF", held.bpf || held.sys_admin),
-        ("CAP_NET_ADMIN", held.net_admin),
-        ("CAP_PERFMON", held.perfmon || held.sys_admin),
-    ]
-    .into_iter()
-    .filter_map(|(name, holds)| (!holds).then_some(name))
-    .collect()
+/// The capabilities that an agent needs. `CAP_CHOWN` is for a group that may ask it.
+pub(super) fn needed() -> impl Iterator<Item = Capability> {
+    let all = TO_START.into_iter().chain(TO_SERVE);
+    all.filter(|one| *one != Capability::CAP_CHOWN)
+}
+
+/// Those of them that a process does not hold.
+pub(super) fn lacking(held: &CapsHashSet) -> Vec<String> {
+    let lacking = needed().filter(|one| !held.contains(one));
+    lacking.map(|one| one.to_string()).collect()
 }
 
 fn attached(may: bool, cgroups: &Fact<CgroupMounts>) -> Fact<Option<Attached>> {

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use caps::Capability;
 use datapath::pins::BPFFS;
 use datapath::probe::{PidNamespace, Read, TcpMemory, ThreadFiles};
 
 use super::check;
-use crate::cli::doctor::facts::{Facts, lacking};
+use crate::cli::doctor::facts::{Facts, lacking, needed};
 use crate::cli::doctor::report::Check;
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
@@ -46,16 +47,13 @@ fn capabilities(facts: &Facts) -> Check {
     }
     check(NAME, &facts.capabilities, |held| {
         let lacking = lacking(held);
+        let names: Vec<_> = needed().map(|one| one.to_string()).collect();
         if lacking.is_empty() {
-            return Check::ok(
-                NAME,
-                "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or what covers them",
-            );
+            return Check::ok(NAME, names.join(", "));
         }
         let found = format!("without {}", lacking.join(", "));
-        let advice = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON \
-                      (before Linux 5.8: CAP_SYS_ADMIN and CAP_NET_ADMIN)";
-        Check::missing(NAME, found, advice)
+        let advice = format!("run as root, or with {}", names.join(", "));
+        Check::missing(NAME, found, &advice)
     })
     .required()
 }
@@ -92,7 +90,7 @@ fn bpffs(facts: &Facts) -> Check {
     let may_mount = facts
         .capabilities
         .known()
-        .is_some_and(|held| held.sys_admin);
+        .is_some_and(|held| held.contains(&Capability::CAP_SYS_ADMIN));
     check(NAME, &facts.bpffs_mounted, |mounted| {
         match (mounted, may_mount) {
             (true, _) => Check::ok(NAME, format!("mounted at {BPFFS}")),

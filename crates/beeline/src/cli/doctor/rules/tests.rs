@@ -3,10 +3,10 @@
 mod host;
 mod socket;
 
+use caps::CapsHashSet;
 use datapath::probe::{
-    AttachMode, Attached, Attempt, Capabilities, CgroupMounts, Feature, FionreadReport, Kind,
-    PidNamespace, Program, Read, RedirectReport, Refusal, SocketPathReport, TcpMemory, ThreadFiles,
-    Tracing,
+    AttachMode, Attached, Attempt, CgroupMounts, Feature, FionreadReport, Kind, PidNamespace,
+    Program, Read, RedirectReport, Refusal, SocketPathReport, TcpMemory, ThreadFiles, Tracing,
 };
 
 use super::super::facts::{Fact, Facts};
@@ -25,7 +25,7 @@ fn good() -> Facts {
         })),
         btf: Fact::Known(Some("/sys/kernel/btf/vmlinux".into())),
         lockdown: Fact::Known(None),
-        capabilities: Fact::Known(root()),
+        capabilities: Fact::Known(caps::all()),
         initial_user_namespace: Fact::Known(true),
         bpffs_mounted: Fact::Known(true),
         pid_namespace: Fact::Known(PidNamespace {
@@ -70,13 +70,7 @@ fn good() -> Facts {
 fn seen_by_a_user() -> Facts {
     const ROOT: &str = "root";
     Facts {
-        capabilities: Fact::Known(Capabilities {
-            bpf: false,
-            net_admin: false,
-            perfmon: false,
-            sys_admin: false,
-            sys_ptrace: false,
-        }),
+        capabilities: Fact::Known(CapsHashSet::new()),
         attached: Fact::NotTried(ROOT),
         programs: Fact::NotTried(ROOT),
         features: Fact::NotTried(ROOT),
@@ -86,16 +80,6 @@ fn seen_by_a_user() -> Facts {
         self_test: Fact::NotTried(ROOT),
         tracing: Fact::NotTried(ROOT),
         ..good()
-    }
-}
-
-fn root() -> Capabilities {
-    Capabilities {
-        bpf: true,
-        net_admin: true,
-        perfmon: true,
-        sys_admin: true,
-        sys_ptrace: true,
     }
 }
 

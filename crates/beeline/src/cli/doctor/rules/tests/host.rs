@@ -1,6 +1,9 @@
 //! The rules for the host.
 
+use caps::Capability;
+
 use super::*;
+use crate::cli::doctor::facts::needed;
 
 #[test]
 fn without_btf_it_cannot_run() {
@@ -18,7 +21,8 @@ fn who_is_not_root_is_told_which_capabilities_lack_and_what_was_not_tried() {
     let facts = seen_by_a_user();
     stopped_by(&facts, "capabilities");
     let report = judge(&facts);
-    let lacking = "without CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON";
+    let lacking = "without CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH, CAP_SYSLOG, \
+                   CAP_SYS_ADMIN, CAP_SYS_PTRACE";
     assert_eq!(named(&report, "capabilities").found, lacking);
     for name in ["programs load", "FIONREAD", "other programs", "fentry"] {
         let check = named(&report, name);
@@ -29,24 +33,20 @@ fn who_is_not_root_is_told_which_capabilities_lack_and_what_was_not_tried() {
 }
 
 #[test]
-fn sys_admin_covers_bpf_and_perfmon_but_not_net_admin() {
-    let held = Capabilities {
-        bpf: false,
-        perfmon: false,
-        ..root()
-    };
-    let facts = |held| Facts {
-        capabilities: Fact::Known(held),
-        ..good()
-    };
-    assert!(judge(&facts(held)).can_run());
-    stopped_by(
-        &facts(Capabilities {
-            net_admin: false,
-            ..root()
-        }),
-        "capabilities",
-    );
+fn each_capability_of_the_agent_is_needed_but_for_that_of_a_group() {
+    for one in caps::all() {
+        let mut held = caps::all();
+        held.remove(&one);
+        let facts = Facts {
+            capabilities: Fact::Known(held),
+            ..good()
+        };
+        match needed().any(|needed| needed == one) {
+            true => stopped_by(&facts, "capabilities"),
+            false => assert!(judge(&facts).can_run(), "{one}"),
+        }
+    }
+    assert_eq!(needed().count(), 6);
 }
 
 #[test]
@@ -67,17 +67,13 @@ fn an_unmounted_bpffs_is_fine_for_who_may_mount_it() {
         ..good()
     };
     assert_eq!(named(&judge(&facts), "bpffs").status, Status::Ok);
-    let held = Capabilities {
-        sys_admin: false,
-        ..root()
+    let mut held = caps::all();
+    held.remove(&Capability::CAP_SYS_ADMIN);
+    let facts = Facts {
+        capabilities: Fact::Known(held),
+        ..facts
     };
-    stopped_by(
-        &Facts {
-            capabilities: Fact::Known(held),
-            ..facts
-        },
-        "bpffs",
-    );
+    assert_eq!(named(&judge(&facts), "bpffs").status, Status::Missing);
 }
 
 #[test]

@@ -139,6 +139,8 @@ find_missing() {
         need pgrep procps
         need promtool prometheus
         need tcpdump tcpdump
+        need podman podman
+        command -v crun >/dev/null || need runc crun # podman has no runtime of its own
         command -v chromium-headless-shell >/dev/null || need chromium chromium-headless-shell
     fi
 }

@@ -16,6 +16,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use beeline::config::Sources;
 use beeline::policy::Policy;
+use beeline::workload::Containers;
 use datapath::abi::Program;
 use datapath::programs::Programs;
 use datapath::rules::{Tables, prepare};
@@ -107,7 +108,11 @@ fn tables(
 ) -> Result<Tables> {
     let file = NamedTempFile::new()?;
     fs::write(&file, rules)?;
-    Ok(Policy::of(&Sources::of(file.path()).load()?).tables(&cgroups, programs))
+    Ok(Policy::of(&Sources::of(file.path()).load()?).tables(
+        &cgroups,
+        &Containers::default(),
+        programs,
+    ))
 }
 
 fn put(path: &SocketPath, tables: &Tables) -> Result<()> {

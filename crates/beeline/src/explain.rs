@@ -22,7 +22,7 @@ pub enum Question {
 pub enum Who {
     /// A process.
     Pid(u32),
-    /// A container, by the beginning of its id.
+    /// A container, by its name or the beginning of its id.
     Container(String),
     /// A unit of systemd.
     Unit(String),
@@ -44,7 +44,7 @@ pub struct Party {
 /// Why a string names no end of a connection.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "it needs pid:NUMBER, container:ID, unit:NAME or cgroup:PATH, an address as 10.0.0.2, \
+    "it needs pid:NUMBER, container:NAME, unit:NAME or cgroup:PATH, an address as 10.0.0.2, \
      10.0.0.2:5432 or :5432, or both with @ in between: unit:nginx.service@10.0.0.2:80"
 )]
 pub struct BadParty;

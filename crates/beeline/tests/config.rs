@@ -114,6 +114,19 @@ fn every_mistake_is_told_with_its_place_and_what_to_do() {
             "[[rule]]\npath = \"socket\"\nadopt = \"no\"\nqueue_limit = \"0B\"\n\n[[rule]]\npath = \"kernel\"\n\
              adopt = false\nqueue_limit = \"1MiB\"\n\n[defaults]\nadopt = 1\n",
         ),
+        (
+            "rule_containers",
+            "[[rule]]\npath = \"kernel\"\n\n[rule.local]\ncontainer = [\"web\", 7, \"\"]\nlabel = \"app=shop\"\n\
+             labels = \"app=shop\"\npod = \"shop/web\"\n\n[rule.remote]\n\
+             labels = { app = 7, tier = [], com.docker.project = \"x\", \"a.b\" = [\"x\", \"[\"] }\n\
+             pod = { namespace = \"\", labels = { app = \"shop\" }, nmae = \"web\" }\n\n\
+             [[rule]]\npath = \"kernel\"\nlocal = { labels = {}, pod = {} }\n",
+        ),
+        (
+            "no_sockets",
+            "[containers]\nsockets = [\"unix:///run/docker.sock\", \"docker.sock\", 7]\n\
+             socket = \"/run/docker.sock\"\n",
+        ),
         ("rule_that_is_none", "rule = \"kernel\"\n"),
         (
             "rules_by_another_name",
@@ -262,6 +275,7 @@ fn a_flag_beats_every_file() {
 
 const EVERYTHING: &str = "cgroup = \"/a \\\"quoted\\\" dir\"\n
 [socket]\nconnections = 7\nqueue_limit = \"2MiB\"\nmemory_limit = 65537\nnever_splices = [\"/a*\", \"/b\"]\n
+[containers]\nsockets = [\"/x y\"]\n
 [http]\nlisten = \"[::1]:80\"\n";
 
 #[test]
@@ -276,7 +290,7 @@ fn show_names_the_origin_of_every_setting() {
     let json: Value =
         serde_json::from_str(&stdout(beeline(&[&args[..], &["--json"]].concat()))).unwrap();
     assert_eq!(json["files"].as_array().unwrap().len(), 2);
-    let listen = &json["settings"][7];
+    let listen = &json["settings"][8];
     assert_eq!(
         (&listen["key"], &listen["from"]),
         (&"http.listen".into(), &"file".into()),
@@ -305,7 +319,15 @@ fn what_show_prints_is_the_same_configuration() {
             .map(|one| one.value)
             .collect::<Vec<_>>()
     };
-    for text in [EVERYTHING, "", include_str!("../../../docs/rules.toml")] {
+    let containers = "[[rule]]\npath = \"kernel\"\n[rule.local]\ncontainer = [\"web\", \"1f*\"]\n\
+                      labels = { app = \"\", \"a.b\" = [\"x\", \"y=z\"] }\n\
+                      [rule.remote]\npod = { namespace = \"shop\", name = [\"a\", \"b-*\"] }\n";
+    for text in [
+        EVERYTHING,
+        "",
+        containers,
+        include_str!("../../../docs/rules.toml"),
+    ] {
         let config = one_file(text).unwrap();
         let again = one_file(&config::toml(&config)).unwrap();
         assert_eq!(values(&config), values(&again));

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use beeline::config::Sources;
 use beeline::policy::Policy;
+use beeline::workload::source::News;
+use beeline::workload::{Container, Containers};
 use datapath::abi::{Program, Reason};
 use datapath::ends::Ends;
 use datapath::programs::Programs;
@@ -52,10 +54,15 @@ struct Call {
     to: usize,
 }
 
+/// What the kubelet labels containers with.
+const NAMESPACE: &str = "io.kubernetes.pod.namespace";
+const POD: &str = "io.kubernetes.pod.name";
+
 struct Bed {
     path: SocketPath,
     top: PathBuf,
     cgroups: Vec<(Cgroup, u64, String)>,
+    containers: Containers,
     listeners: Vec<Listener>,
     programs: Vec<(Program, PathBuf)>,
 }
@@ -64,8 +71,17 @@ impl Bed {
     fn new(cgroup: &Cgroup) -> Self {
         let mut path = SocketPath::load(Options::default()).unwrap();
         path.attach(cgroup.path()).unwrap();
-        let container = format!("docker-{}.scope", "0123456789abcdef".repeat(4));
-        let names = ["plain", "db-1", "web.service", &container];
+        let [known, unknown] =
+            ["0123456789abcdef", "f00d"].map(|digits| digits.repeat(64 / digits.len()));
+        let labels = [("app", "shop"), (NAMESPACE, "bank"), (POD, "web-0")];
+        let container = Container {
+            name: "web".into(),
+            labels: labels.map(|(key, value)| (key.into(), value.into())).into(),
+        };
+        let mut containers = Containers::default();
+        containers.learn(0, News::Is(known.clone(), container));
+        let scopes = [known, unknown].map(|id| format!("docker-{id}.scope"));
+        let names = ["plain", "db-1", "web.service", &scopes[0], &scopes[1]];
         let mount = testbed::cgroup2_mount().unwrap();
         let cgroups: Vec<_> = names
             .iter()
@@ -92,6 +108,7 @@ impl Bed {
             path,
             top,
             cgroups,
+            containers,
             listeners,
             programs,
         }
@@ -105,7 +122,7 @@ impl Bed {
             .unwrap_or_else(|error| panic!("{error}"));
         let cgroups = self.cgroups.iter().map(|(_, id, path)| (*id, path.clone()));
         let cgroups: HashMap<u64, String> = cgroups.collect();
-        Policy::of(&config).tables(&cgroups, &self.programs)
+        Policy::of(&config).tables(&cgroups, &self.containers, &self.programs)
     }
 
     /// Makes a connection. Returns what is known of its ends, and why it is not enrolled, or how much may
@@ -221,7 +238,16 @@ fn field(bed: &Bed) -> impl Strategy<Value = String> + use<> {
         select(cgroups),
         select(vec!["web.service", "*.scope", "*.service", "no.service"])
             .prop_map(|unit| format!("unit = \"{unit}\"")),
-        select(vec!["*", "0123456789ab", "f*"]).prop_map(|id| format!("container = \"{id}\"")),
+        select(vec!["*", "0123456789ab", "f00d*", "web", "d*"])
+            .prop_map(|name| format!("container = \"{name}\"")),
+        select(vec!["shop", "s*", "x"])
+            .prop_map(|value| format!("labels = {{ app = \"{value}\" }}")),
+        select(vec![
+            "namespace = \"bank\"",
+            "name = \"web-*\"",
+            "name = \"x\""
+        ])
+        .prop_map(|pod| format!("pod = {{ {pod} }}")),
         select(vec![own, "/usr/bin/*".to_owned()])
             .prop_map(|path| format!("executable = \"{path}\"")),
         vec(select(USERS.to_vec()), 1..3).prop_map(|users| format!("uid = {users:?}")),
@@ -313,9 +339,11 @@ kernel_test! {
             Ok(())
         });
         tried.unwrap_or_else(|error| panic!("{error}"));
-        // Both outcomes occurred often enough to mean something.
-        let [passed, excluded] = [None, Some(Reason::Excluded)].map(|one| outcomes[&one]);
-        assert!(passed > 50 && excluded > 50 && limited > 20, "{limited} {outcomes:?}");
-        assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+        // All outcomes occurred often enough to mean something.
+        let all = [None, Some(Reason::Excluded), Some(Reason::UnknownWorkload)];
+        let [passed, excluded, unknown] = all.map(|one| outcomes[&one]);
+        assert!(passed > 50 && excluded > 50 && unknown > 5, "{outcomes:?}");
+        assert!(limited > 20, "{limited} {outcomes:?}");
+        assert_eq!(outcomes.len(), 3, "{outcomes:?}");
     }
 }

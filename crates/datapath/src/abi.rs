@@ -86,7 +86,7 @@ macro_rules! key {
         }
     )*};
 }
-key!(Handshake Pair Program RuleAnswer RuleOptions RuleRange);
+key!(Handshake Pair Program RuleAnswer RuleOptions RuleRange RuleSet);
 
 impl Handshake {
     /// The same connection as its other end sees it.

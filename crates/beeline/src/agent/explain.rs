@@ -81,7 +81,7 @@ fn live(rules: &Rules, maps: &Maps, name: &str) -> Result<Explained> {
         let known = Known::of(record);
         let workload = shown.map(|end| end.workload.clone()).unwrap_or_default();
         End {
-            facts: facts(&known, workload.cgroup.as_deref(), executable),
+            facts: facts(rules, &known, workload.cgroup.as_deref(), executable),
             now: shown.map(|end| match end.reason {
                 Some(reason) => format!("{} ({reason})", end.path),
                 None => end.path.into(),
@@ -126,45 +126,79 @@ fn find(rules: &Rules, maps: &Maps, party: &Party) -> Result<End> {
         known.cgroup = Some(meta.ino());
     }
     Ok(End {
-        facts: facts(&known, cgroup.as_deref(), executable),
+        facts: facts(rules, &known, cgroup.as_deref(), executable),
         known,
         now: None,
     })
 }
 
 fn cgroup_of(rules: &Rules, who: &Who) -> Result<String> {
-    let is_it = |path: &str| match who {
-        Who::Cgroup(wanted) => path == wanted,
-        Who::Container(id) => container(path).is_some_and(|found| found.starts_with(id.as_str())),
-        Who::Unit(name) => units(path).next() == Some(name) && path.ends_with(name.as_str()),
-        Who::Pid(_) => false,
-    };
-    let found = rules.cgroups().into_iter().filter(|path| is_it(path));
-    // The outermost of those inside.
-    let found = found.min_by_key(String::len);
+    let found = rules.look(|host| {
+        let is_it = |path: &str| match who {
+            Who::Cgroup(wanted) => path == wanted,
+            Who::Container(wanted) => container(path).is_some_and(|id| {
+                let told = host.containers.get(id);
+                id.starts_with(wanted.as_str()) || told.is_some_and(|told| told.name == *wanted)
+            }),
+            Who::Unit(name) => units(path).next() == Some(name) && path.ends_with(name.as_str()),
+            Who::Pid(_) => false,
+        };
+        let found = host.cgroups.values().filter(|path| is_it(path));
+        // The outermost of those inside.
+        found.min_by_key(|path| path.len()).cloned()
+    });
     found.with_context(|| format!("there is no {who} where Beeline is attached"))
 }
 
 /// In the words of rules.
-fn facts(known: &Known, cgroup: Option<&str>, executable: Option<String>) -> Vec<(String, String)> {
+fn facts(
+    rules: &Rules,
+    known: &Known,
+    cgroup: Option<&str>,
+    executable: Option<String>,
+) -> Vec<(String, String)> {
     let unit = cgroup.and_then(|path| units(path).next());
+    let id = cgroup.and_then(container);
     let at = match (known.local_ip, known.local_port) {
         (Some(ip), Some(port)) => Some(SocketAddr::new(ip, port).to_string()),
         (Some(ip), None) => Some(ip.to_string()),
         (None, port) => port.map(|port| format!(":{port}")),
     };
-    let all = [
-        ("cgroup", cgroup.map(str::to_owned)),
-        ("unit", unit.map(str::to_owned)),
-        ("container", cgroup.and_then(container).map(str::to_owned)),
-        (EXECUTABLE, executable),
-        ("uid", known.uid.map(|uid| uid.to_string())),
-        ("address", at),
+    let fact = |name: &'static str, value: Option<String>| value.map(|value| (name, value));
+    let mut facts = vec![
+        fact("cgroup", cgroup.map(str::to_owned)),
+        fact("unit", unit.map(str::to_owned)),
+        fact("container", id.map(str::to_owned)),
     ];
-    let known = all
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    known.collect()
+    if let Some(id) = id {
+        facts.extend(told(rules, id).into_iter().map(Some));
+    }
+    facts.extend([
+        fact(EXECUTABLE, executable),
+        fact("uid", known.uid.map(|uid| uid.to_string())),
+        fact("address", at),
+    ]);
+    let known = facts.into_iter().flatten();
+    known
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// What sources told of a container: its name, its pod, and of its labels those that rules ask for.
+fn told(rules: &Rules, id: &str) -> Vec<(&'static str, String)> {
+    let Some(told) = rules.look(|host| host.containers.get(id).cloned()) else {
+        return Vec::new();
+    };
+    let mut facts = vec![("container", told.name.clone())];
+    if let Some(pod) = told.pod() {
+        facts.push(("pod", format!("{}/{}", pod.namespace, pod.name)));
+    }
+    for key in rules.labels() {
+        if let Some(value) = told.labels.get(&key) {
+            facts.push(("labels", format!("{key}={value}")));
+        }
+    }
+    facts
 }
 
 fn explain(rules: &Rules, maps: &Maps, client: End, server: End) -> Result<Explained> {

@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use datapath::pins::{self, Pins};
@@ -29,13 +30,18 @@ use crate::instance::Instance;
 use crate::policy::Policy;
 use crate::selftest::{self, Report};
 
+use crate::workload::docker::Docker;
+use crate::workload::source::{Feed, Source};
 use crate::workload::tree::Tree;
 
 pub use lock::Lock;
 
 use reload::Live;
-use rules::Rules;
+use rules::{Host, Rules};
 use socket::ControlSocket;
+
+/// How long each source is waited for at the start. What it tells later is known later.
+const FIRST_NEWS: Duration = Duration::from_secs(3);
 
 /// A loaded and attached datapath that this process looks after.
 pub struct Agent {
@@ -47,6 +53,7 @@ pub struct Agent {
     rules: Rules,
     tree: Tree,
     control: ControlSocket,
+    feed: Feed,
     _lock: Lock,
 }
 
@@ -92,6 +99,7 @@ impl Agent {
         let lock = Lock::take(instance)?;
         let cgroup = covered_cgroup(&config)?;
         let http = http_server(&config)?;
+        let feed = Feed::of(sources_of_names(&config));
         let mounted_bpffs = ensure_bpffs()?;
         let pins = instance.pins();
         let was_loaded = pins.exist();
@@ -100,7 +108,11 @@ impl Agent {
         let control = ControlSocket::bind(instance, &config.group.value)?;
         let tree = Tree::open(&testbed::cgroup2_mount()?, &cgroup)
             .with_context(|| format!("cannot watch the cgroup {}", cgroup.display()))?;
-        let (path, rules) = load(options, &config, &cgroup, &tree, &pins).inspect_err(|_| {
+        let host = Host {
+            cgroups: tree.cgroups(),
+            containers: feed.first(FIRST_NEWS),
+        };
+        let (path, rules) = load(options, &config, &cgroup, host, &pins).inspect_err(|_| {
             if !was_loaded {
                 // The first error is the one to tell.
                 let _ = pins.remove();
@@ -125,6 +137,7 @@ impl Agent {
             rules,
             tree,
             control,
+            feed,
             _lock: lock,
         })
     }
@@ -145,8 +158,16 @@ impl Agent {
         }
         let page = self.started.page();
         let live = Live::new(self.instance, self.config, self.sources, self.rules);
-        serve::run(Arc::new(live), self.tree, self.control, page)
+        serve::run(Arc::new(live), self.tree, self.feed, self.control, page)
     }
+}
+
+/// Who is asked for names and labels of containers.
+fn sources_of_names(config: &Config) -> Vec<Box<dyn Source>> {
+    let sockets = config.sockets.value.0.iter();
+    sockets
+        .map(|socket| Box::new(Docker::at(socket.clone())) as Box<dyn Source>)
+        .collect()
 }
 
 /// The address that nobody chose may be taken, by another instance for example.
@@ -183,13 +204,13 @@ fn load(
     options: Options,
     config: &Config,
     cgroup: &Path,
-    tree: &Tree,
+    host: Host,
     pins: &Pins,
 ) -> datapath::Result<(SocketPath, Rules)> {
     let mut path = SocketPath::load_pinned(options, pins)?;
     // Before it is attached, so that what runs already is known when it connects.
     Programs::load(path.maps(), |path| config.never_splices(path))?.survey()?;
-    let rules = Rules::put_in_force(path.maps(), Policy::of(config), tree.cgroups())?;
+    let rules = Rules::put_in_force(path.maps(), Policy::of(config), host)?;
     path.attach_pinned(cgroup, pins)?;
     // Of a datapath that was taken over.
     rules.judge_anew(path.maps())?;

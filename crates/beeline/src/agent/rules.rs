@@ -15,7 +15,9 @@ use tracing::warn;
 
 use crate::config::Rule;
 use crate::policy::Policy;
+use crate::workload::source::News;
 use crate::workload::tree::Change;
+use crate::workload::{Containers, container};
 
 /// How long readers are waited for of connections that rules exclude. One that is not done by then
 /// goes over the kernel path all the same.
@@ -26,9 +28,18 @@ pub(super) struct Rules(Mutex<State>);
 
 struct State {
     policy: Policy,
-    cgroups: HashMap<u64, String>,
+    host: Host,
     tables: Tables,
     in_force: InForce,
+}
+
+/// What runs on the host.
+#[derive(Clone)]
+pub(super) struct Host {
+    /// Cgroups by their ids.
+    pub(super) cgroups: HashMap<u64, String>,
+    /// What sources told.
+    pub(super) containers: Containers,
 }
 
 impl Rules {
@@ -36,12 +47,8 @@ impl Rules {
     ///
     /// # Errors
     /// When the kernel refuses; what was in force before still is.
-    pub(super) fn put_in_force(
-        maps: &Maps,
-        policy: Policy,
-        cgroups: HashMap<u64, String>,
-    ) -> Result<Self> {
-        State::install(maps, policy, cgroups, |_| {}).map(|state| Self(Mutex::new(state)))
+    pub(super) fn put_in_force(maps: &Maps, policy: Policy, host: Host) -> Result<Self> {
+        State::install(maps, policy, host, |_| {}).map(|state| Self(Mutex::new(state)))
     }
 
     /// Puts others in force, with whatever else `change` says.
@@ -55,8 +62,8 @@ impl Rules {
         change: impl FnOnce(&mut Settings),
     ) -> Result<()> {
         let mut state = self.lock();
-        let cgroups = state.cgroups.clone();
-        *state = State::install(maps, policy, cgroups, change)?;
+        let host = state.host.clone();
+        *state = State::install(maps, policy, host, change)?;
         Ok(())
     }
 
@@ -69,16 +76,45 @@ impl Rules {
         let mut state = self.lock();
         match change {
             Change::Appeared(id, path) => {
-                let answers = state.policy.of_cgroup(id, &path);
-                state.cgroups.insert(id, path);
-                state.answer(maps, answers)
+                state.host.cgroups.insert(id, path);
+                state.answer_for(maps, id).map(drop)
             }
             Change::Gone(id) => {
-                let path = state.cgroups.remove(&id).unwrap_or_default();
-                let answers = state.policy.of_cgroup(id, &path).into_iter();
-                state.forget(answers.map(|(answer, _)| answer))
+                let path = state.host.cgroups.remove(&id).unwrap_or_default();
+                let answers = state.policy.of_cgroup(id, &path, &Containers::default());
+                let mut answers = answers.into_iter();
+                answers.try_for_each(|(answer, _)| state.forget(&answer))
             }
         }
+    }
+
+    /// A source tells something. Connections that rules exclude, now that it is known, are taken back to
+    /// plain TCP.
+    ///
+    /// # Errors
+    /// As [`Rules::follow`].
+    pub(super) fn learn(&self, maps: &Maps, source: usize, news: News) -> Result<()> {
+        let mut state = self.lock();
+        let ids = state.host.containers.learn(source, news);
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let is_concerned = |path: &String| container(path).is_some_and(|id| ids.contains(id));
+        let cgroups = state.host.cgroups.iter();
+        let concerned = cgroups.filter(|(_, path)| is_concerned(path));
+        let concerned: Vec<u64> = concerned.map(|(id, _)| *id).collect();
+        let mut is_other = false;
+        for cgroup in concerned {
+            is_other |= state.answer_for(maps, cgroup)?;
+        }
+        if is_other {
+            // Another generation, so that nothing waits that was judged by the answers before.
+            let (policy, host) = (state.policy.clone(), state.host.clone());
+            *state = State::install(maps, policy, host, |_| {})?;
+            drop(state);
+            self.judge_anew(maps)?;
+        }
+        Ok(())
     }
 
     /// A program has this path.
@@ -87,13 +123,22 @@ impl Rules {
     /// As [`Rules::follow`].
     pub(super) fn see(&self, maps: &Maps, program: Program, path: &Path) -> Result<()> {
         let mut state = self.lock();
-        let answers = state.policy.of_program(program, path);
-        state.answer(maps, answers)
+        for (answer, set) in state.policy.of_program(program, path) {
+            let set = state.tables.answer_also(answer, set);
+            state.answer(maps, &answer, &set)?;
+        }
+        Ok(())
     }
 
-    /// Paths of all cgroups that are known.
-    pub(super) fn cgroups(&self) -> Vec<String> {
-        self.lock().cgroups.values().cloned().collect()
+    /// Looks at what is known of the host.
+    pub(super) fn look<T>(&self, at: impl FnOnce(&Host) -> T) -> T {
+        at(&self.lock().host)
+    }
+
+    /// The labels that rules ask for.
+    pub(super) fn labels(&self) -> Vec<String> {
+        let state = self.lock();
+        state.policy.labels().into_iter().map(Into::into).collect()
     }
 
     /// What they say of a connection between these two, and the rules that each end's opinion names.
@@ -187,41 +232,62 @@ impl State {
     fn install(
         maps: &Maps,
         policy: Policy,
-        cgroups: HashMap<u64, String>,
+        host: Host,
         change: impl FnOnce(&mut Settings),
     ) -> Result<Self> {
         let programs: Vec<(Program, PathBuf)> = match policy.asks_for_programs() {
             true => Programs::load(maps, |_| false)?.running()?,
             false => Vec::new(),
         };
-        let tables = policy.tables(&cgroups, &programs);
+        let tables = policy.tables(&host.cgroups, &host.containers, &programs);
+        let is_open = policy.asks_sources() && !host.containers.are_told();
+        if is_open && !tables.say_nothing() {
+            warn!(
+                "rules ask for names, labels or pods of containers, and nobody tells them yet: \
+                 connections of containers that such a rule may match stay on the kernel path; \
+                 [containers] sockets says who is asked"
+            );
+        }
         let in_force = rules::prepare(maps, &tables)?.put_in_force(maps, change)?;
         Ok(Self {
             policy,
-            cgroups,
+            host,
             tables,
             in_force,
         })
     }
 
-    /// Without room, the tables are made anew: with more, and without programs that run no more.
-    fn answer(&mut self, maps: &Maps, answers: Vec<(RuleAnswer, RuleSet)>) -> Result<()> {
+    /// Says which rules accept a cgroup, as far as is known now. Returns whether that was known before,
+    /// and is not the same.
+    fn answer_for(&mut self, maps: &Maps, cgroup: u64) -> Result<bool> {
+        let path = self.host.cgroups.get(&cgroup).cloned().unwrap_or_default();
+        let answers = self.policy.of_cgroup(cgroup, &path, &self.host.containers);
+        let mut is_other = false;
         for (answer, set) in answers {
-            let set = self.tables.answer_also(answer, set);
-            if self.in_force.answer(&answer, &set).is_err() {
-                let (policy, cgroups) = (self.policy.clone(), self.cgroups.clone());
-                *self = Self::install(maps, policy, cgroups, |_| {})?;
-                break;
+            let Some(set) = set else {
+                self.forget(&answer)?;
+                continue;
+            };
+            let before = self.tables.answer(answer, set);
+            if before != Some(set) {
+                is_other |= before.is_some();
+                self.answer(maps, &answer, &set)?;
             }
+        }
+        Ok(is_other)
+    }
+
+    /// Without room, the tables are made anew: with more, and without programs that run no more.
+    fn answer(&mut self, maps: &Maps, answer: &RuleAnswer, set: &RuleSet) -> Result<()> {
+        if self.in_force.answer(answer, set).is_err() {
+            let (policy, host) = (self.policy.clone(), self.host.clone());
+            *self = Self::install(maps, policy, host, |_| {})?;
         }
         Ok(())
     }
 
-    fn forget(&mut self, answers: impl Iterator<Item = RuleAnswer>) -> Result<()> {
-        for answer in answers {
-            self.tables.forget(&answer);
-            self.in_force.forget(&answer)?;
-        }
-        Ok(())
+    fn forget(&mut self, answer: &RuleAnswer) -> Result<()> {
+        self.tables.forget(answer);
+        self.in_force.forget(answer)
     }
 }

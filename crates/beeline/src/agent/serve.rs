@@ -24,6 +24,7 @@ use super::socket::{self, ControlSocket};
 use super::trace::Hub;
 use crate::config::Watch;
 use crate::control::{self, AgentInfo, Request};
+use crate::workload::source::{Feed, News};
 use crate::workload::tree::Tree;
 
 /// Time between two looks for handshakes that never ended.
@@ -54,6 +55,7 @@ struct Desk {
 pub(super) fn run(
     live: Arc<Live>,
     tree: Tree,
+    feed: Feed,
     control: ControlSocket,
     page: Option<String>,
 ) -> Result<()> {
@@ -66,6 +68,7 @@ pub(super) fn run(
     let maps = Arc::new(maps);
     let (listener, _removed) = control.listen()?;
     let (for_programs, for_workloads, for_adoption) = (maps.clone(), maps.clone(), maps.clone());
+    let for_containers = maps.clone();
     tell_systemd();
     let hub = Hub::default();
     let desk = Desk {
@@ -77,9 +80,10 @@ pub(super) fn run(
     };
     // These end with the process, wherever they are: stopping is no worse than being killed, and a look
     // at all programs of a busy host may take seconds.
-    let (looking, following) = (live.clone(), live.clone());
+    let (looking, following, learning) = (live.clone(), live.clone(), live.clone());
     thread::spawn(move || look_at_programs(&looking, &for_programs));
     thread::spawn(move || follow_workloads(&following, tree, &for_workloads));
+    feed.follow(move |source, news| learn(&learning, source, news, &for_containers));
     thread::spawn(move || adopt(&for_adoption));
     thread::spawn(move || accept(&listener, &desk));
     thread::scope(|scope| {
@@ -163,6 +167,13 @@ fn follow_workloads(live: &Live, mut tree: Tree, maps: &Maps) {
                 warn!("connections of a new cgroup are not enrolled: {error}");
             }
         }
+    }
+}
+
+/// Learns of containers which rules concern them.
+fn learn(live: &Live, source: usize, news: News, maps: &Maps) {
+    if let Err(error) = live.rules().learn(maps, source, news) {
+        warn!("connections of a container are not judged by what was told of it: {error}");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::observe::conns::Name;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A CONNECTION, by an address of either end or the cookie of either socket (conns --json); or,
-    /// with SERVER, who connects: pid:NUMBER, container:ID, unit:NAME or cgroup:PATH, an address as
+    /// with SERVER, who connects: pid:NUMBER, container:NAME, unit:NAME or cgroup:PATH, an address as
     /// 10.0.0.2, 10.0.0.2:5432 or :5432, or both with @ in between
     #[arg(value_name = "CONNECTION|CLIENT")]
     first: String,

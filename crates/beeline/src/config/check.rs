@@ -164,15 +164,16 @@ fn neighbours(name: &str) -> Vec<&'static str> {
     names
 }
 
-/// The setting or table that was meant, wherever it belongs.
+/// The setting or table that was meant, wherever it belongs; rather one of the same table.
 fn similar(name: &str) -> Option<&'static str> {
     let tables = keys().filter_map(|key| Some(key.split_once('.')?.0));
+    let is_beside = |key: &str| table_of(key) == table_of(name);
     keys()
         .chain(tables)
         .chain([RULE])
-        .filter_map(|key| Some((alike(last(key), last(name))?, key)))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
+        .filter_map(|key| Some((is_beside(key), alike(last(key), last(name))?, key)))
+        .max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))
+        .map(|(_, _, key)| key)
 }
 
 /// How much alike two words are, if they are at all.
@@ -181,9 +182,8 @@ pub(super) fn alike(a: &str, b: &str) -> Option<f64> {
 }
 
 fn meant(name: &str, key: &str) -> String {
-    let table = |name: &str| name.rsplit_once('.').map(|(table, _)| table.to_owned());
     match key.split_once('.') {
-        _ if table(name) == table(key) && !is_table(key) && key != RULE => {
+        _ if table_of(name) == table_of(key) && !is_table(key) && key != RULE => {
             format!("did you mean `{}`?", last(key))
         }
         Some((table, setting)) => format!("did you mean `{setting}` in [{table}]?"),
@@ -191,6 +191,10 @@ fn meant(name: &str, key: &str) -> String {
         None if is_table(key) => format!("did you mean the table [{key}]?"),
         None => format!("did you mean `{key}`, above all tables?"),
     }
+}
+
+fn table_of(name: &str) -> Option<&str> {
+    name.rsplit_once('.').map(|(table, _)| table)
 }
 
 pub(super) fn last(name: &str) -> &str {

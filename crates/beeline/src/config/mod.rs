@@ -4,6 +4,7 @@
 //! `beeline config` follow from it. Rules are read by `rules.rs`.
 
 mod check;
+mod container;
 mod group;
 mod kinds;
 mod mistake;
@@ -19,8 +20,11 @@ use std::path::Path;
 use datapath::hist::Kept;
 use datapath::socket::Options;
 
+pub use container::{AskPod, Labels};
 pub use group::Group;
-pub use kinds::{Adopt, Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
+pub use kinds::{
+    Adopt, Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit, Sockets,
+};
 pub use mistake::Mistake;
 pub use rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 pub use setting::{Change, Described, Origin, Setting};
@@ -53,6 +57,11 @@ setting::settings! {
     /// Whether connections are adopted that did not fit when they were made, for instance because a
     /// socket blocked, where no rule says.
     "defaults.adopt" adopt: Adopt, example "false", Change::Live;
+
+    /// Sockets of Docker and Podman, which tell names and labels of containers for rules and views, each
+    /// as soon as it is there; [] to ask nobody.
+    "containers.sockets" sockets: Sockets,
+        example "[\"/run/docker.sock\", \"/run/podman/podman.sock\"]", Change::Restart;
 
     /// Where the page for browsers on this host is served, and Prometheus metrics at /metrics; "off"
     /// for nowhere.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use super::container::{AskPod, Labels};
 use super::kinds::{Adopt, Executables, QueueLimit, quoted};
 use super::setting::Kind;
 
@@ -111,8 +112,12 @@ pub struct Ask {
     pub cgroup: Vec<Cgroups>,
     /// Units of systemd.
     pub unit: Vec<Name>,
-    /// Ids of containers.
+    /// Ids or names of containers.
     pub container: Vec<Name>,
+    /// Labels of containers.
+    pub labels: Labels,
+    /// Pods.
+    pub pod: AskPod,
     /// Executables of the program that connected or listens.
     pub executable: Vec<Executables>,
     /// Owners of the socket.
@@ -125,24 +130,28 @@ pub struct Ask {
 
 impl Ask {
     fn toml(&self) -> Vec<String> {
-        fn list<T: fmt::Display>(name: &str, values: &[T]) -> Option<String> {
-            let written: Vec<_> = values.iter().map(ToString::to_string).collect();
-            match written.as_slice() {
-                [] => None,
-                [one] => Some(format!("{name} = {one}")),
-                all => Some(format!("{name} = [{}]", all.join(", "))),
-            }
-        }
         let fields = [
             list("cgroup", &self.cgroup),
             list("unit", &self.unit),
             list("container", &self.container),
+            self.labels.toml().map(|table| format!("labels = {table}")),
+            self.pod.toml().map(|table| format!("pod = {table}")),
             list("executable", &self.executable),
             list("uid", &self.uid),
             list("cidr", &self.cidr),
             list("port", &self.port),
         ];
         fields.into_iter().flatten().collect()
+    }
+}
+
+/// One value by itself, several as an array.
+pub(super) fn list<T: fmt::Display>(name: &str, values: &[T]) -> Option<String> {
+    let written: Vec<_> = values.iter().map(ToString::to_string).collect();
+    match written.as_slice() {
+        [] => None,
+        [one] => Some(format!("{name} = {one}")),
+        all => Some(format!("{name} = [{}]", all.join(", "))),
     }
 }
 
@@ -173,6 +182,12 @@ impl Name {
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         self.0.matches(name)
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
     }
 }
 

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check::{Reader, alike, last, list};
+use super::container::POD;
 use super::kinds::{Adopt, Executables, QueueLimit, each, quoted, string, wrong, wrong_type};
 use super::rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 use super::setting::{Kind, Unfit, Wrong};
@@ -17,10 +18,12 @@ pub(super) const RULE: &str = "rule";
 const FIELDS: [&str; 6] = ["name", "path", "adopt", "queue_limit", "local", "remote"];
 
 /// What may be asked of an end: its name, and an example.
-const ASKED: [(&str, &str); 7] = [
+const ASKED: [(&str, &str); 9] = [
     ("cgroup", "\"/system.slice/*\""),
     ("unit", "\"nginx.service\""),
-    ("container", "\"1f0e3dad9990\""),
+    ("container", "\"web-*\""),
+    ("labels", "{ app = \"shop\" }"),
+    ("pod", "{ namespace = \"shop\" }"),
     ("executable", "\"/usr/sbin/nginx\""),
     ("uid", "[33, 999]"),
     ("cidr", "\"10.0.0.0/8\""),
@@ -158,7 +161,9 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "cgroup" => ask.cgroup = self.all(&name, value, EXPECTED_CGROUP, cgroups),
                 "unit" => ask.unit = self.all(&name, value, EXPECTED_UNIT, unit),
-                "container" => ask.container = self.all(&name, value, EXPECTED_NAME, pattern),
+                "container" => ask.container = self.all(&name, value, EXPECTED_CONTAINER, pattern),
+                "labels" => ask.labels = self.labels(&name, value),
+                "pod" => ask.pod = self.pod(&name, value),
                 "executable" => {
                     ask.executable = self.all(&name, value, EXPECTED_PATH, Executables::read);
                 }
@@ -172,14 +177,17 @@ impl Reader<'_> {
     }
 
     /// One value or an array of them.
-    fn all<T>(
+    pub(super) fn all<T>(
         &mut self,
         name: &str,
         value: &Spanned<DeValue<'_>>,
         expected: &'static str,
         one: impl Fn(&Spanned<DeValue<'_>>) -> Result<T, Wrong>,
     ) -> Vec<T> {
-        let asked = ASKED.iter().find(|(field, _)| *field == last(name));
+        let asked = ASKED
+            .iter()
+            .chain(&POD)
+            .find(|(field, _)| *field == last(name));
         let example = asked.map_or("", |(_, example)| example);
         let read = || match value.get_ref() {
             DeValue::Array(values) if values.is_empty() => Err(vec![Wrong {
@@ -204,7 +212,7 @@ impl Reader<'_> {
             .ok()
     }
 
-    fn no_field(&mut self, name: &str, key: Range<usize>, fields: &[&str]) {
+    pub(super) fn no_field(&mut self, name: &str, key: Range<usize>, fields: &[&str]) {
         let similar = fields.iter().max_by(|a, b| {
             let likeness = |field: &str| alike(field, last(name));
             likeness(a)
@@ -225,8 +233,10 @@ const EXPECTED_CGROUP: &str = "a path from the root of cgroup2, in which * and ?
                                characters and ** for directories, or an array of them";
 const EXPECTED_UNIT: &str = "the name of a unit, in which * and ? stand for other characters, or an \
                              array of them";
-const EXPECTED_NAME: &str = "the id of a container, its first 12 digits or all, in which * and ? stand \
-                             for other characters, or an array of them";
+const EXPECTED_CONTAINER: &str = "the name or id of a container, in which * and ? stand for other \
+                                  characters, or an array of them";
+pub(super) const EXPECTED_NAMES: &str =
+    "a name in which * and ? stand for other characters, or an array of them";
 const EXPECTED_PATH: &str =
     "an absolute path, in which * and ? stand for other characters, or an array of them";
 const EXPECTED_NETWORK: &str = "a network or an IP address, or an array of them";
@@ -270,7 +280,7 @@ fn unit(value: &Spanned<DeValue<'_>>) -> Result<Name, Wrong> {
     pattern(value)
 }
 
-fn pattern(value: &Spanned<DeValue<'_>>) -> Result<Name, Wrong> {
+pub(super) fn pattern(value: &Spanned<DeValue<'_>>) -> Result<Name, Wrong> {
     glob(value).map(Name)
 }
 

@@ -1,13 +1,15 @@
 //! The rules of the configuration as tables for the datapath.
 
-use std::collections::HashMap;
+mod workload;
+
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use datapath::abi::{Dimension, Program, RuleAnswer, RuleOptions, RuleSet};
 use datapath::rules::{Prefix, Tables};
 
-use crate::config::{Adopt, Ask, Config, Name, Outcome, QueueLimit, Rule};
-use crate::workload::{container, short, units};
+use crate::config::{Adopt, Ask, Config, Outcome, QueueLimit, Rule};
+use crate::workload::Containers;
 
 /// Which end of a connection, seen from one of them.
 type End = fn(&Rule) -> &Ask;
@@ -55,11 +57,31 @@ impl Policy {
             .any(|(_, end)| self.any(*end, asks_for_program))
     }
 
-    /// What the datapath looks up, with these cgroups, by their ids, and programs.
+    /// Whether any rule asks for something of containers that their cgroups do not tell.
+    #[must_use]
+    pub fn asks_sources(&self) -> bool {
+        WORKLOADS
+            .iter()
+            .any(|(_, end)| self.any(*end, workload::asks_sources))
+    }
+
+    /// The labels that rules ask for.
+    #[must_use]
+    pub fn labels(&self) -> BTreeSet<&str> {
+        let asks = self
+            .rules
+            .iter()
+            .flat_map(|rule| [&rule.local, &rule.remote]);
+        asks.flat_map(|ask| ask.labels.keys()).collect()
+    }
+
+    /// What the datapath looks up, with these cgroups, by their ids, and programs. Cgroups of containers
+    /// of which too little is known are left out, and so unknown to the datapath.
     #[must_use]
     pub fn tables(
         &self,
         cgroups: &HashMap<u64, String>,
+        containers: &Containers,
         programs: &[(Program, PathBuf)],
     ) -> Tables {
         let kernel: Vec<_> = self
@@ -84,11 +106,13 @@ impl Policy {
         self.accept(&mut tables, Dimension::RemotePort, |rule| {
             ports(&rule.remote)
         });
-        self.ask_for(&mut tables, WORKLOADS, asks_for_workload);
+        self.ask_for(&mut tables, WORKLOADS, workload::asks);
         self.ask_for(&mut tables, PROGRAMS, asks_for_program);
         for (id, path) in cgroups {
-            for (answer, set) in self.of_cgroup(*id, path) {
-                tables.answer(answer, set);
+            for (answer, set) in self.of_cgroup(*id, path, containers) {
+                if let Some(set) = set {
+                    tables.answer(answer, set);
+                }
             }
         }
         for (program, path) in programs {
@@ -109,56 +133,66 @@ impl Policy {
         }
     }
 
-    /// The answers of a cgroup, each with the rules that accept it.
+    /// The answers of a cgroup, each with the rules that accept it; `None` as long as too little is known
+    /// of its container.
     #[must_use]
-    pub fn of_cgroup(&self, id: u64, path: &str) -> Vec<(RuleAnswer, RuleSet)> {
-        let answer = |dimension| RuleAnswer::cgroup(dimension, id);
-        self.answers(WORKLOADS, asks_for_workload, answer, |ask| is_in(ask, path))
+    pub fn of_cgroup(
+        &self,
+        id: u64,
+        path: &str,
+        containers: &Containers,
+    ) -> Vec<(RuleAnswer, Option<RuleSet>)> {
+        let asked = self.asked(WORKLOADS, workload::asks);
+        asked
+            .map(|(dimension, end)| {
+                let rules = self.rules.iter().enumerate();
+                let accepts = |(at, rule)| {
+                    workload::is_in(end(rule), path, containers).map(|is_in| is_in.then_some(at))
+                };
+                let accepting = rules.map(accepts).collect::<Option<Vec<_>>>();
+                let set = accepting.map(|all| all.into_iter().flatten().collect());
+                (RuleAnswer::cgroup(dimension, id), set)
+            })
+            .collect()
     }
 
     /// The answers of a program that has, or had, this path.
     #[must_use]
     pub fn of_program(&self, program: Program, path: &Path) -> Vec<(RuleAnswer, RuleSet)> {
-        let answer = |dimension| RuleAnswer::program(dimension, program);
         let accepts = |ask: &Ask| {
             ask.executable.is_empty() || ask.executable.iter().any(|one| one.matches(path))
         };
-        self.answers(PROGRAMS, asks_for_program, answer, accepts)
+        let asked = self.asked(PROGRAMS, asks_for_program);
+        asked
+            .map(|(dimension, end)| {
+                let set = self.accepting(|rule| accepts(end(rule)));
+                (RuleAnswer::program(dimension, program), set)
+            })
+            .collect()
     }
 
-    /// Those of these dimensions that any rule asks for.
+    /// Says so of those of these dimensions that any rule asks for.
     fn ask_for(
         &self,
         tables: &mut Tables,
         dimensions: [(Dimension, End); 2],
         asks: fn(&Ask) -> bool,
     ) {
-        for (dimension, end) in dimensions {
-            if self.any(end, asks) {
-                let indifferent = self.accepting(|rule| !asks(end(rule)));
-                tables.ask_for(dimension, indifferent);
-            }
+        for (dimension, end) in self.asked(dimensions, asks) {
+            let indifferent = self.accepting(|rule| !asks(end(rule)));
+            tables.ask_for(dimension, indifferent);
         }
     }
 
-    /// What it answers in those of these dimensions that any rule asks for, each with the rules that
-    /// accept it.
-    fn answers(
+    /// Those of these dimensions that any rule asks for.
+    fn asked(
         &self,
         dimensions: [(Dimension, End); 2],
         asks: fn(&Ask) -> bool,
-        answer: impl Fn(Dimension) -> RuleAnswer,
-        accepts: impl Fn(&Ask) -> bool,
-    ) -> Vec<(RuleAnswer, RuleSet)> {
-        let asked = dimensions
+    ) -> impl Iterator<Item = (Dimension, End)> {
+        dimensions
             .into_iter()
-            .filter(|(_, end)| self.any(*end, asks));
-        asked
-            .map(|(dimension, end)| {
-                let set = self.accepting(|rule| accepts(end(rule)));
-                (answer(dimension), set)
-            })
-            .collect()
+            .filter(move |(_, end)| self.any(*end, asks))
     }
 
     fn any(&self, end: End, asks: fn(&Ask) -> bool) -> bool {
@@ -184,24 +218,8 @@ impl Policy {
     }
 }
 
-fn asks_for_workload(ask: &Ask) -> bool {
-    !(ask.cgroup.is_empty() && ask.unit.is_empty() && ask.container.is_empty())
-}
-
 fn asks_for_program(ask: &Ask) -> bool {
     !ask.executable.is_empty()
-}
-
-/// Whether a cgroup is what is asked for, in every respect.
-fn is_in(ask: &Ask, cgroup: &str) -> bool {
-    let is_named = |names: &[Name], name: &str| names.iter().any(|one| one.matches(name));
-    let unit = |names: &[Name]| units(cgroup).any(|unit| is_named(names, unit));
-    let id = |names: &[Name]| {
-        container(cgroup).is_some_and(|id| is_named(names, id) || is_named(names, short(id)))
-    };
-    (ask.cgroup.is_empty() || ask.cgroup.iter().any(|one| one.match_path(cgroup)))
-        && (ask.unit.is_empty() || unit(&ask.unit))
-        && (ask.container.is_empty() || id(&ask.container))
 }
 
 fn users(ask: &Ask) -> Vec<Prefix> {

@@ -20,9 +20,23 @@ pub fn container(cgroup: &str) -> Option<&str> {
     cgroup.rsplit('/').find_map(|part| {
         let id = part.strip_suffix(".scope").unwrap_or(part);
         let id = id.rsplit_once('-').map_or(id, |(_, id)| id);
-        let is_id = id.len() == ID && id.bytes().all(|c| c.is_ascii_hexdigit());
-        is_id.then_some(id)
+        is_id(id).then_some(id)
     })
+}
+
+/// Whether this is the whole id of a container.
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == ID && is_hex(text)
+}
+
+/// Whether this can be nothing but an id, the part that people quote or all.
+#[must_use]
+pub fn is_id_or_short(text: &str) -> bool {
+    [SHORT, ID].contains(&text.len()) && is_hex(text)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|c| c.is_ascii_hexdigit())
 }
 
 /// The part of a container's id that people quote.

@@ -1,6 +1,9 @@
 //! What runs behind a socket: process, cgroup, container.
 
 mod container;
+mod containers;
+pub mod docker;
+pub mod source;
 pub mod tree;
 
 use std::collections::HashMap;
@@ -11,7 +14,8 @@ use std::path::Path;
 use procfs::process::{self, FDTarget};
 use serde::Serialize;
 
-pub use container::{container, short, units};
+pub use container::{container, is_id_or_short, short, units};
+pub use containers::{Container, Containers, Pod};
 
 /// Who holds a socket, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

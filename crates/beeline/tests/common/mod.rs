@@ -2,9 +2,11 @@
 
 #![allow(dead_code)]
 
+pub mod bed;
 pub mod browser;
 pub mod load;
 pub mod machine;
+pub mod podman;
 pub mod running;
 pub mod trace;
 
@@ -194,6 +196,15 @@ impl Agent {
             .wait()
             .expect("a child can be waited for")
             .success()
+    }
+
+    /// Kills it, and returns its log.
+    pub fn log(mut self) -> String {
+        self.child.kill().expect("a child can be killed");
+        let mut log = String::new();
+        let mut stderr = self.child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut log).expect("the log is UTF-8");
+        log
     }
 
     /// Gives it no chance to clean up.

@@ -164,9 +164,9 @@ impl Tables {
         self.indifferent.insert(dimension, indifferent);
     }
 
-    /// Says which rules accept an answer.
-    pub fn answer(&mut self, answer: RuleAnswer, accepting: RuleSet) {
-        self.exact.insert(answer, accepting);
+    /// Says which rules accept an answer, and returns those that were said to before.
+    pub fn answer(&mut self, answer: RuleAnswer, accepting: RuleSet) -> Option<RuleSet> {
+        self.exact.insert(answer, accepting)
     }
 
     /// Says which rules accept an answer too, beside those that do already, and returns them all.
@@ -188,7 +188,9 @@ impl Tables {
     pub fn rule(&self, client: &Known, server: &Known) -> Ruling {
         let (said, answered) = (self.judge(client, server), self.judge(server, client));
         let excludes = |opinion| matches!(opinion, Opinion::Kernel(_));
-        let reason = if excludes(said) || excludes(answered) {
+        let reason = if self.say_nothing() {
+            None // Then the datapath does not judge, so what is unknown does not matter.
+        } else if excludes(said) || excludes(answered) {
             Some(Reason::Excluded)
         } else if (said, answered) == (Opinion::None, Opinion::None) {
             (self.rules.otherwise_kernel != 0).then_some(Reason::Excluded)

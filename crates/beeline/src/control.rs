@@ -9,10 +9,12 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::explain::Question;
 use crate::instance::Instance;
+use crate::workload::Names;
 
 /// How long either side waits for the other's next line.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub enum Request {
         /// Which connection.
         question: Question,
     },
+    /// What are containers called? One [`Names`].
+    Names,
     /// Let programs capture until the client hangs up. One [`Capturing`].
     Capture {
         /// So many bytes of each message.
@@ -46,7 +50,7 @@ impl Request {
     #[must_use]
     pub fn changes_nothing(&self) -> bool {
         match self {
-            Self::Info | Self::Trace | Self::Explain { .. } => true,
+            Self::Info | Self::Trace | Self::Explain { .. } | Self::Names => true,
             // A capture shows what others send.
             Self::Stop | Self::Reload | Self::Capture { .. } => false,
         }
@@ -131,16 +135,22 @@ pub fn ask(instance: &Instance, request: Request) -> io::Result<BufReader<UnixSt
 /// The agent that serves the instance; `None` when there is none.
 #[must_use]
 pub fn agent(instance: &Instance) -> Option<AgentInfo> {
-    info(instance, Request::Info)
+    now(instance, Request::Info)
 }
 
 /// Asks the agent to stop; `None` when there is none.
 #[must_use]
 pub fn stop(instance: &Instance) -> Option<AgentInfo> {
-    info(instance, Request::Stop)
+    now(instance, Request::Stop)
 }
 
-fn info(instance: &Instance, request: Request) -> Option<AgentInfo> {
+/// What containers are called; nothing when there is no agent.
+#[must_use]
+pub fn names(instance: &Instance) -> Names {
+    now(instance, Request::Names).unwrap_or_default()
+}
+
+fn now<T: DeserializeOwned>(instance: &Instance, request: Request) -> Option<T> {
     let mut answer = ask(instance, request).ok()?;
     answer.get_ref().set_read_timeout(Some(PATIENCE)).ok()?;
     receive(&mut answer).ok()?

@@ -164,6 +164,28 @@ kernel_test! {
         assert_eq!(conns[0]["client"]["path"], "start", "{conns}");
     }
 
+    fn views_name_containers_as_people_do(cgroup: &Cgroup) {
+        let mut podman = Podman::new();
+        let web = cgroup_of(cgroup, &podman.create("web", &LABELS[..1]));
+        let pod = cgroup_of(cgroup, &podman.create("k8s_web", &LABELS));
+        podman.start();
+        let mut bed = Bed::with(cgroup, podman.setting(), "");
+        let container = |bed: &Bed| bed.beeline.json(&["conns", "--json"])[0]["client"]["workload"]["container"].clone();
+        pod.enter().unwrap();
+        let ends = pair();
+        assert_eq!(container(&bed), "shop/web-0");
+        drop(ends);
+        web.enter().unwrap();
+        let (_client, _server) = pair();
+        assert_eq!(container(&bed), "web");
+        let pairs = bed.beeline.ok(&["hist", "--pairs"]);
+        assert!(pairs.contains("from shop/web-0 to shop/web-0") && pairs.contains("from web to web"), "{pairs}");
+        // Without an agent nobody tells.
+        bed.agent.take().expect("it runs").kill();
+        let id = podman.run(&["inspect", "--format", "{{.Id}}", "web"]);
+        assert_eq!(container(&bed), id[..12]);
+    }
+
     fn explain_tells_what_is_known_of_a_container(cgroup: &Cgroup) {
         let mut podman = Podman::new();
         let id = podman.create("web", &LABELS);

@@ -56,7 +56,10 @@ fn between(rules: &Rules, maps: &Maps, client: &Party, server: &Party) -> Result
 fn live(rules: &Rules, maps: &Maps, name: &str) -> Result<Explained> {
     let wanted: Name = name.parse()?;
     let ends = Ends::load(maps)?.reports(maps)?;
-    let listed = conns::of(&ends, &Workloads::find());
+    let listed = conns::of(
+        &ends,
+        &Workloads::find(rules.look(|host| host.containers.names())),
+    );
     let mut named = listed.iter().filter(|conn| conn.has(wanted));
     let (Some(conn), others) = (named.next(), named.count()) else {
         bail!("no connection {wanted} is enrolled: name both its ends to learn what the rules say");

@@ -240,6 +240,10 @@ fn answer(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
         Some(Request::Explain { question }) => {
             control::send(&mut stream, &desk.live.explain(&question))
         }
+        Some(Request::Names) => {
+            let names = desk.live.rules().look(|host| host.containers.names());
+            control::send(&mut stream, &names)
+        }
         Some(Request::Capture { bytes }) => desk.gate.capture(&mut stream, bytes),
         None => Ok(()),
     }

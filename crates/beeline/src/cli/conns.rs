@@ -41,7 +41,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let all = look(&Maps::open(&instance.pins())?, args.sort)?.live;
+    let all = look(instance, args.sort)?.live;
     let (count, filter) = (all.len(), args.filter.filter());
     let mut shown = all;
     shown.retain(|live| filter.shows(&live.conn));
@@ -62,14 +62,15 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn look(maps: &Maps, sort: Sort) -> Result<Sample> {
-    let (mut camera, mut meter) = (Camera::new(maps)?, Meter::default());
-    let sample = meter.measure(camera.look(maps)?, Instant::now());
+fn look(instance: &Instance, sort: Sort) -> Result<Sample> {
+    let maps = Maps::open(&instance.pins())?;
+    let (mut camera, mut meter) = (Camera::new(instance, &maps)?, Meter::default());
+    let sample = meter.measure(camera.look(&maps)?, Instant::now());
     if !sort.needs_rates() {
         return Ok(sample);
     }
     thread::sleep(SECOND);
-    Ok(meter.measure(camera.look(maps)?, Instant::now()))
+    Ok(meter.measure(camera.look(&maps)?, Instant::now()))
 }
 
 /// Rates that were not measured are not there.

@@ -48,7 +48,7 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
             let _ = fs::remove_dir_all(instance.runtime_dir());
             done(args, released)
         }
-        Outcome::Held(held) => held_up(args, &held),
+        Outcome::Held(held) => held_up(instance, args, &held),
     }
 }
 
@@ -74,16 +74,16 @@ fn done(args: &Args, released: usize) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn held_up(args: &Args, held: &[Held]) -> Result<ExitCode> {
+fn held_up(instance: &Instance, args: &Args, held: &[Held]) -> Result<ExitCode> {
     if args.json {
-        output::json(&json!({ "detached": false, "held": release::json(held) }))?;
+        output::json(&json!({ "detached": false, "held": release::json(instance, held) }))?;
     } else {
         output::line(&format!(
             "not detached: {} sockets hold it up. They go on working over the kernel path; run \
              `beeline detach` again when they have moved on.",
             held.len()
         ))?;
-        release::list(held)?;
+        release::list(instance, held)?;
     }
     Ok(ExitCode::FAILURE)
 }

@@ -9,6 +9,7 @@ use datapath::hist::Histograms;
 use serde_json::json;
 
 use super::{output, plot};
+use crate::control;
 use crate::instance::Instance;
 use crate::observe::conns::{self, Connection, End, Name};
 use crate::observe::hist::{self, Between, views};
@@ -37,10 +38,10 @@ pub(super) struct Args {
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let maps = Maps::open(&instance.pins())?;
     if !args.connections.is_empty() {
-        let chosen = conns::named(&conns::list(&maps)?, &args.connections)?;
+        let chosen = conns::named(&conns::list(instance, &maps)?, &args.connections)?;
         of_connections(&chosen, args.json)?;
     } else if args.pairs {
-        of_pairs(&maps, args.json)?;
+        of_pairs(instance, &maps, args.json)?;
     } else {
         let host = hist::look(&maps)?.host().histograms;
         if args.json {
@@ -83,13 +84,13 @@ fn of_connections(chosen: &[Connection], as_json: bool) -> Result<()> {
     Ok(())
 }
 
-fn of_pairs(maps: &Maps, as_json: bool) -> Result<()> {
-    let snapshot = hist::look(maps)?;
+fn of_pairs(instance: &Instance, maps: &Maps, as_json: bool) -> Result<()> {
+    let (snapshot, names) = (hist::look(maps)?, control::names(instance));
     if as_json {
-        return output::json(&hist::pairs(&snapshot));
+        return output::json(&hist::pairs(&snapshot, &names));
     }
     let counted = |pair: &Between| !views(&pair.sums.histograms).is_empty();
-    for pair in hist::between(&snapshot).into_iter().filter(counted) {
+    for pair in hist::between(&snapshot, &names).into_iter().filter(counted) {
         output::line(&format!(
             "from {} to {}, {} connections now\n",
             pair.client, pair.server, pair.sums.connections

@@ -6,6 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::output;
+use crate::control;
+use crate::instance::Instance;
 use crate::workload::Workloads;
 
 /// Sockets that are done, on standard error.
@@ -37,8 +39,8 @@ impl Drop for Bar {
 }
 
 /// A line for each socket, below what was said of them all.
-pub(super) fn list(held: &[Held]) -> Result<()> {
-    let workloads = Workloads::find();
+pub(super) fn list(instance: &Instance, held: &[Held]) -> Result<()> {
+    let workloads = Workloads::find(control::names(instance));
     for held in held {
         output::line(&format!("  {}", describe(held, &workloads)))?;
     }
@@ -57,8 +59,8 @@ fn describe(held: &Held, workloads: &Workloads) -> String {
 }
 
 /// The same for programs.
-pub(super) fn json(held: &[Held]) -> serde_json::Value {
-    let workloads = Workloads::find();
+pub(super) fn json(instance: &Instance, held: &[Held]) -> serde_json::Value {
+    let workloads = Workloads::find(control::names(instance));
     held.iter().map(|held| one_json(held, &workloads)).collect()
 }
 

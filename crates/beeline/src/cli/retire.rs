@@ -42,7 +42,7 @@ pub(super) struct Args {
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let deadline = Instant::now() + args.timeout;
     let maps = Maps::open(&instance.pins())?;
-    let chosen = choose(&conns::list(&maps)?, args)?;
+    let chosen = choose(&conns::list(instance, &maps)?, args)?;
     let bar = Bar::new("retiring");
     let outcome = drain::retire(&maps, &chosen, Reason::Retired, deadline, |progress| {
         bar.show(progress);
@@ -50,7 +50,7 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     drop(bar);
     match outcome? {
         Outcome::Done { released } => done(args, chosen.len(), released),
-        Outcome::Held(held) => held_up(args, &held),
+        Outcome::Held(held) => held_up(instance, args, &held),
     }
 }
 
@@ -76,16 +76,16 @@ fn done(args: &Args, connections: usize, released: usize) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn held_up(args: &Args, held: &[Held]) -> Result<ExitCode> {
+fn held_up(instance: &Instance, args: &Args, held: &[Held]) -> Result<ExitCode> {
     if args.json {
-        output::json(&json!({ "retired": false, "held": release::json(held) }))?;
+        output::json(&json!({ "retired": false, "held": release::json(instance, held) }))?;
     } else {
         output::line(&format!(
             "not all retired: {} sockets hold it up. They go on working over the kernel path; run \
              `beeline retire` again when they have moved on.",
             held.len()
         ))?;
-        release::list(held)?;
+        release::list(instance, held)?;
     }
     Ok(ExitCode::FAILURE)
 }

@@ -10,6 +10,7 @@ use datapath::{Maps, Result, socket};
 use serde::Serialize;
 
 use super::picture::Camera;
+use crate::instance::Instance;
 use crate::workload::{Workload, Workloads};
 
 /// What names a connection to a user.
@@ -127,8 +128,8 @@ pub struct End {
 ///
 /// # Errors
 /// When the kernel refuses the iterator.
-pub fn list(maps: &Maps) -> Result<Vec<Connection>> {
-    Ok(Camera::new(maps)?.look(maps)?.conns)
+pub fn list(instance: &Instance, maps: &Maps) -> Result<Vec<Connection>> {
+    Ok(Camera::new(instance, maps)?.look(maps)?.conns)
 }
 
 /// Those that have one of the names, in the order of the names.

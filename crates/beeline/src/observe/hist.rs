@@ -8,7 +8,7 @@ use datapath::hist::{Histogram, Histograms, SLOTS, Snapshot, Sums};
 use datapath::{Maps, Result};
 use serde::Serialize;
 
-use crate::workload::Workloads;
+use crate::workload::{Names, Workloads};
 
 /// What the connections are called for whose pair of workloads there was no room.
 pub const OTHER: &str = "other";
@@ -127,8 +127,8 @@ pub struct PairView {
 
 /// Those of which something was counted.
 #[must_use]
-pub fn pairs(snapshot: &Snapshot) -> Vec<PairView> {
-    let views = between(snapshot).into_iter().map(|pair| PairView {
+pub fn pairs(snapshot: &Snapshot, names: &Names) -> Vec<PairView> {
+    let views = between(snapshot, names).into_iter().map(|pair| PairView {
         client: pair.client,
         server: pair.server,
         connections: pair.sums.connections,
@@ -149,11 +149,14 @@ pub fn look(maps: &Maps) -> Result<Snapshot> {
 
 /// The pairs by name, and what is of none as the last.
 #[must_use]
-pub fn between(snapshot: &Snapshot) -> Vec<Between> {
+pub fn between(snapshot: &Snapshot, names: &Names) -> Vec<Between> {
     let cgroups = Workloads::cgroups();
     let name = |id: u64| {
         let path = cgroups.get(&id);
-        path.map_or_else(|| format!("cgroup {id}"), |path| Workloads::name_of(path))
+        path.map_or_else(
+            || format!("cgroup {id}"),
+            |path| Workloads::name_of(path, names),
+        )
     };
     let mut named = BTreeMap::<(String, String), Sums>::new();
     for (Pair { client, server }, sums) in &snapshot.pairs {

@@ -8,6 +8,8 @@ use datapath::ends::Ends;
 use datapath::{Maps, Result};
 
 use super::conns::{self, Connection, End};
+use crate::control;
+use crate::instance::Instance;
 use crate::workload::Workloads;
 
 /// How long a picture of the host's processes is good for sockets that are known already: another
@@ -48,6 +50,7 @@ pub struct Picture {
 
 /// Looks again and again, and keeps what it needs for it.
 pub struct Camera {
+    instance: Instance,
     ends: Ends,
     workloads: Workloads,
     /// When workloads were looked for, and for which sockets, by inode.
@@ -59,15 +62,16 @@ impl Camera {
     ///
     /// # Errors
     /// When the kernel refuses the iterator over sockets.
-    pub fn new(maps: &Maps) -> Result<Self> {
+    pub fn new(instance: &Instance, maps: &Maps) -> Result<Self> {
         Ok(Self {
+            instance: instance.clone(),
             ends: Ends::load(maps)?,
             workloads: Workloads::default(),
             looked: None,
         })
     }
 
-    /// Looks at the connections of the maps it was made for.
+    /// Looks at the connections of the instance and maps it was made for.
     ///
     /// # Errors
     /// When the kernel refuses to run the iterator, or the totals.
@@ -100,7 +104,7 @@ impl Camera {
         let nothing_new =
             |(at, known): &(Instant, HashSet<u64>)| at.elapsed() < FRESH && inodes.is_subset(known);
         if !self.looked.as_ref().is_some_and(nothing_new) {
-            self.workloads = Workloads::find();
+            self.workloads = Workloads::find(control::names(&self.instance));
             self.looked = Some((Instant::now(), inodes));
         }
     }

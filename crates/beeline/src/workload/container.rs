@@ -1,5 +1,7 @@
 //! What cgroup paths tell, as the container runtimes and systemd lay them out.
 
+use super::Names;
+
 /// Characters of a container id that people quote.
 const SHORT: usize = 12;
 
@@ -7,9 +9,10 @@ const SHORT: usize = 12;
 const ID: usize = 64;
 
 /// Container or unit, for people. `None` for a cgroup that belongs to neither.
-pub(super) fn name(cgroup: &str) -> Option<String> {
+pub(super) fn name(cgroup: &str, names: &Names) -> Option<String> {
     let unit = || units(cgroup).find(|unit| unit.ends_with(".service"));
-    container(cgroup).map(short).or_else(unit).map(Into::into)
+    let named = |id| names.get(id).map_or_else(|| short(id), String::as_str);
+    container(cgroup).map(named).or_else(unit).map(Into::into)
 }
 
 /// The id of the innermost container around a cgroup: that of `docker-<id>.scope`,
@@ -59,6 +62,7 @@ mod tests {
 
     #[test]
     fn runtimes_are_told_apart_from_plain_cgroups() {
+        let names = Names::new();
         let id = "0123456789abcdef".repeat(4);
         for path in [
             format!("/system.slice/docker-{id}.scope"),
@@ -66,14 +70,21 @@ mod tests {
             format!("/kubepods/burstable/pod1/{id}"),
             format!("/machine.slice/libpod-{id}.scope/container"),
         ] {
-            assert_eq!(name(&path).as_deref(), Some("0123456789ab"), "{path}");
+            assert_eq!(
+                name(&path, &names).as_deref(),
+                Some("0123456789ab"),
+                "{path}"
+            );
             assert_eq!(container(&path), Some(id.as_str()), "{path}");
         }
         assert_eq!(
-            name("/system.slice/nginx.service").as_deref(),
+            name("/system.slice/nginx.service", &names).as_deref(),
             Some("nginx.service")
         );
-        assert_eq!(name("/user.slice/user-0.slice"), None);
+        let named = Names::from([(id.clone(), "web".to_owned())]);
+        let cgroup = format!("/system.slice/docker-{id}.scope/init.service");
+        assert_eq!(name(&cgroup, &named).as_deref(), Some("web"));
+        assert_eq!(name("/user.slice/user-0.slice", &names), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::Names;
 use super::source::News;
 
 /// Labels by which the kubelet tells a runtime whose containers they are
@@ -37,6 +38,15 @@ impl Container {
             name: label(POD_NAME)?,
         })
     }
+
+    /// What people call it: a pod rather than one of its containers.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.pod() {
+            Some(Pod { namespace, name }) => format!("{namespace}/{name}"),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// All containers that sources told of, by their ids.
@@ -48,6 +58,14 @@ impl Containers {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Container> {
         self.0.values().find_map(|told| told.get(id))
+    }
+
+    /// What people call them.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        let all = self.0.values().flatten();
+        all.map(|(id, container)| (id.clone(), container.label()))
+            .collect()
     }
 
     /// Whether any source told what there is, be it nothing.
@@ -136,5 +154,6 @@ mod tests {
         }
         let pod = container.pod().unwrap();
         assert_eq!((pod.namespace, pod.name), ("shop", "web-0"));
+        assert_eq!(container.label(), "shop/web-0");
     }
 }

@@ -61,20 +61,25 @@ impl Workload {
     }
 }
 
+/// What people call containers, by their ids.
+pub type Names = HashMap<String, String>;
+
 /// A picture of the host's processes and cgroups.
 #[derive(Debug, Default)]
 pub struct Workloads {
     holders: HashMap<u64, (i32, String)>,
     cgroups: HashMap<u64, String>,
+    names: Names,
 }
 
 impl Workloads {
     /// Looks at every process and cgroup; what cannot be read is absent.
     #[must_use]
-    pub fn find() -> Self {
+    pub fn find(names: Names) -> Self {
         Self {
             holders: holders(),
             cgroups: Self::cgroups(),
+            names,
         }
     }
 
@@ -90,8 +95,8 @@ impl Workloads {
 
     /// The shortest name for a cgroup by its path: the container or unit that it belongs to.
     #[must_use]
-    pub fn name_of(path: &str) -> String {
-        container::name(path).unwrap_or_else(|| path.to_owned())
+    pub fn name_of(path: &str, names: &Names) -> String {
+        container::name(path, names).unwrap_or_else(|| path.to_owned())
     }
 
     /// Who holds the socket with this inode, made in the cgroup with this id.
@@ -102,7 +107,9 @@ impl Workloads {
         Workload {
             pid: holder.map(|(pid, _)| *pid),
             command: holder.map(|(_, command)| command.clone()),
-            container: cgroup.as_deref().and_then(container::name),
+            container: cgroup
+                .as_deref()
+                .and_then(|path| container::name(path, &self.names)),
             cgroup,
         }
     }

@@ -16,6 +16,7 @@ use futures_util::stream;
 use serde::Serialize;
 
 use super::watch::{Moment, Watch};
+use crate::control;
 use crate::instance::Instance;
 use crate::observe::hist::{self, PairView, View};
 use crate::observe::{conns, status};
@@ -46,7 +47,7 @@ async fn state(State(api): State<Api>) -> Response {
 
 async fn connections(State(api): State<Api>) -> Response {
     let maps = Maps::open(&api.instance.pins());
-    answer(maps.and_then(|maps| conns::list(&maps)))
+    answer(maps.and_then(|maps| conns::list(&api.instance, &maps)))
 }
 
 /// The host's, and those of pairs of workloads.
@@ -62,7 +63,7 @@ async fn histograms(State(api): State<Api>) -> Response {
         let snapshot = hist::look(&maps)?;
         Ok(Seen {
             host: hist::views(&snapshot.host().histograms),
-            pairs: hist::pairs(&snapshot),
+            pairs: hist::pairs(&snapshot, &control::names(&api.instance)),
         })
     });
     answer(seen)

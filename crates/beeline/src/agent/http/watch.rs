@@ -79,7 +79,7 @@ fn run(instance: &Instance, to: &Sender<Moment>) {
 /// Looks again and again until nobody watches.
 fn look(instance: &Instance, to: &Sender<Moment>) -> Result<()> {
     let maps = Maps::open(&instance.pins())?;
-    let (mut camera, mut meter) = (Camera::new(&maps)?, Meter::default());
+    let (mut camera, mut meter) = (Camera::new(instance, &maps)?, Meter::default());
     while to.receiver_count() > 0 {
         let begin = Instant::now();
         let conns = meter.measure(camera.look(&maps)?, begin).live;

@@ -114,7 +114,7 @@ impl<'a> Watch<'a> {
         let maps = Maps::open(&instance.pins())?;
         Ok(Self {
             instance,
-            camera: Camera::new(&maps)?,
+            camera: Camera::new(instance, &maps)?,
             maps,
             meter: Meter::default(),
         })

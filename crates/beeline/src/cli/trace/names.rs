@@ -38,7 +38,7 @@ impl Names {
     pub(super) fn open(instance: &Instance) -> Result<Self> {
         let maps = Maps::open(&instance.pins())?;
         Ok(Self {
-            camera: Camera::new(&maps)?,
+            camera: Camera::new(instance, &maps)?,
             maps,
             known: Known::new(),
             before: Known::new(),

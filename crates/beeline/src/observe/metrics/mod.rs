@@ -17,6 +17,7 @@ use datapath::hist::{Histograms, Snapshot};
 use self::page::{Labels, Marks, Page};
 use super::hist::{self, Between, Unit};
 use super::status::{self, Work};
+use crate::control;
 use crate::instance::Instance;
 
 /// The content type of what [`Exporter::render`] returns.
@@ -78,7 +79,10 @@ impl Exporter {
         work(page, &status::work(maps, &totals, ends)?);
         reasons(page, &totals);
         histograms(page, &snapshot.host().histograms);
-        pairs(page, &snapshot);
+        pairs(
+            page,
+            &hist::between(&snapshot, &control::names(&self.instance)),
+        );
         own::maps(page, maps)
     }
 }
@@ -202,8 +206,7 @@ fn on_path(path: TxPath) -> Labels {
 }
 
 /// By the names of their workloads.
-fn pairs(page: &mut Page, snapshot: &Snapshot) {
-    let pairs = hist::between(snapshot);
+fn pairs(page: &mut Page, pairs: &[Between]) {
     let labels = |pair: &Between| {
         vec![
             ("client", pair.client.clone()),

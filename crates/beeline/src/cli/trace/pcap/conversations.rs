@@ -9,6 +9,7 @@ use anyhow::Result;
 use datapath::abi::{Handshake, Piece};
 use datapath::{Maps, socket};
 
+use crate::instance::Instance;
 use crate::observe::conns::Connection;
 use crate::observe::filter::{Filter, Subject};
 use crate::observe::picture::Camera;
@@ -49,10 +50,10 @@ pub(super) struct Conversations {
 
 impl Conversations {
     /// Knows those that are there.
-    pub(super) fn new(maps: &Maps, filter: Filter) -> Result<Self> {
+    pub(super) fn new(instance: &Instance, maps: &Maps, filter: Filter) -> Result<Self> {
         let mut conversations = Self {
             filter,
-            camera: Camera::new(maps)?,
+            camera: Camera::new(instance, maps)?,
             known: Known::new(),
             before: Known::new(),
             looked: (Instant::now(), 0),

@@ -33,7 +33,7 @@ pub(super) fn run(instance: &Instance, path: &Path, snap: u32, filter: Filter) -
     let maps = Maps::open(&instance.pins())?;
     let permit = Permit::ask(instance, snap)?;
     let mut taker = Taker {
-        conversations: Conversations::new(&maps, filter)?,
+        conversations: Conversations::new(instance, &maps, filter)?,
         file: File::create(path, snap)?,
     };
     let capture = Capture::open(&maps)?;

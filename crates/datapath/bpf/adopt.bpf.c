@@ -33,8 +33,8 @@ static __always_inline bool is_at_rest(struct sock *sk)
 	       READ(sock, sk, sk_receive_queue.qlen) == 0;
 }
 
-/* What other rules said when the connection began does not hold any more. Of one that was enrolled
- * the agent has told the ends, if so.
+/* What other rules said when the connection began does not hold any more, until the agent has judged
+ * it anew. Of one that was enrolled it has told the ends, if so.
  */
 static __always_inline bool is_due(struct candidate *both, struct settings *set)
 {

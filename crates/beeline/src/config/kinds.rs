@@ -232,50 +232,6 @@ fn histogram(value: &Spanned<DeValue<'_>>) -> Result<Hist, Wrong> {
     })
 }
 
-/// Unix sockets on which Docker's API is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sockets(pub Vec<PathBuf>);
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self(
-            ["/run/docker.sock", "/run/podman/podman.sock"]
-                .map(PathBuf::from)
-                .into(),
-        )
-    }
-}
-
-impl Kind for Sockets {
-    const EXPECTED: &'static str = "an array of absolute paths of sockets";
-
-    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<Wrong>> {
-        each(value, socket).map(Self)
-    }
-
-    fn write(&self) -> String {
-        array(
-            self.0
-                .iter()
-                .map(|path| quoted(&path.display().to_string())),
-        )
-    }
-}
-
-fn socket(value: &Spanned<DeValue<'_>>) -> Result<PathBuf, Wrong> {
-    let text = string(value)?;
-    if text.starts_with('/') {
-        return Ok(text.into());
-    }
-    let path = text
-        .strip_prefix("unix://")
-        .filter(|rest| rest.starts_with('/'));
-    Err(Wrong {
-        hint: path.map(|path| format!("write the path alone: {}", quoted(path))),
-        ..wrong(value, quoted(text))
-    })
-}
-
 /// Where to listen, if at all. By default only processes of this host can reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
@@ -350,7 +306,7 @@ pub(super) fn each<T>(
 }
 
 /// An array in TOML.
-fn array(elements: impl Iterator<Item = String>) -> String {
+pub(super) fn array(elements: impl Iterator<Item = String>) -> String {
     format!("[{}]", elements.collect::<Vec<_>>().join(", "))
 }
 

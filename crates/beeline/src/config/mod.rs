@@ -12,6 +12,7 @@ mod rule;
 mod rules;
 mod setting;
 mod show;
+mod sockets;
 mod sources;
 mod watch;
 
@@ -22,13 +23,12 @@ use datapath::socket::Options;
 
 pub use container::{AskPod, Labels};
 pub use group::Group;
-pub use kinds::{
-    Adopt, Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit, Sockets,
-};
+pub use kinds::{Adopt, Cgroup, Connections, Executables, Listen, MemoryLimit, QueueLimit};
 pub use mistake::Mistake;
 pub use rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 pub use setting::{Change, Described, Origin, Setting};
 pub use show::{example, toml};
+pub use sockets::Sockets;
 pub use sources::{DEFAULT_DIR, Error, Sources};
 pub use watch::Watch;
 

@@ -6,8 +6,10 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use beeline::agent::privileges::TO_SERVE;
 use common::{Agent, Beeline, SOON, output_of};
@@ -43,7 +45,13 @@ fn mask() -> String {
 kernel_test! {
     fn no_thread_has_more_than_is_promised(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
-        let agent = beeline.agent();
+        // Asked at the start, and then by a thread.
+        let dir = TempDir::new().unwrap();
+        let (socket, config) = (dir.path().join("docker.sock"), dir.path().join("config.toml"));
+        let daemon = UnixListener::bind(&socket).unwrap();
+        thread::spawn(move || daemon.incoming().for_each(drop));
+        fs::write(&config, format!("[containers]\nsockets = [\"{}\"]\n", socket.display())).unwrap();
+        let agent = beeline.agent_with(&["--config", config.to_str().unwrap()]);
         // It answers when it has all its threads.
         beeline.ok(&["status"]);
         let none = format!("{:016x}", 0);

@@ -10,10 +10,10 @@ use std::thread;
 
 use common::load::Load;
 use common::machine::Machine;
-use common::{Agent, SOON, output_of, text};
+use common::{Agent, SOON, output_of, pair, text};
 use serde_json::Value;
 use tempfile::TempDir;
-use testbed::traffic::{self, stream};
+use testbed::traffic::stream;
 use testbed::{Cgroup, kernel_test, wait_for};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -187,9 +187,7 @@ kernel_test! {
         machine.ok(&["dpkg", "-i", &name(&only)]);
         cover(&machine, cgroup);
         let agent = agent(&machine);
-        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
-        let client = traffic::connect(addr).unwrap();
-        let server = traffic::accept(&listener).unwrap();
+        let (client, server) = pair();
         stream::send(&client, 3, BYTES, 1000).unwrap();
         let redirected = || status(&machine)["work"]["redirected_bytes"] == BYTES;
         wait_for("the redirect", SOON, redirected).unwrap();

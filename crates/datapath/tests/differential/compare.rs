@@ -191,6 +191,16 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "largest window",
+        row: "`SIOCOUTQ` after `connect(AF_UNSPEC)`",
+        matches: |past, found| {
+            let both = matches!(&found.what, What::Call(Some(plain), Some(fast))
+                if plain.ret > 0 && fast.ret > 0);
+            both && past.closed[found.step.side as usize]
+                && matches!(found.step.call.innermost(), Call::Outq)
+        },
+    },
+    Known {
         name: "end stays",
         row: "`poll` after `connect(AF_UNSPEC)`",
         matches: |past, found| match &found.what {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,7 +32,7 @@ pub struct Browser {
     /// What the page, or the browser about the page, complained of.
     pub complaints: Vec<String>,
     _profile: TempDir,
-    _cgroup: Cgroup,
+    cgroup: Cgroup,
 }
 
 impl Browser {
@@ -71,7 +71,7 @@ impl Browser {
             calls: 0,
             complaints: Vec::new(),
             _profile: profile,
-            _cgroup: cgroup,
+            cgroup,
         };
         browser.open_tab();
         browser
@@ -207,7 +207,7 @@ impl Browser {
             "Page.captureScreenshot",
             json!({ "captureBeyondViewport": true }),
         );
-        let file = std::fs::File::create(Path::new(&dir).join(format!("{name}.png"))).unwrap();
+        let file = fs::File::create(Path::new(&dir).join(format!("{name}.png"))).unwrap();
         let mut decode = Command::new("base64");
         let mut decode = decode
             .arg("-d")
@@ -223,8 +223,11 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Its helpers as well, which would go on writing to the profile while that is removed.
+        let _ = fs::write(self.cgroup.path().join("cgroup.kill"), "1");
         let _ = self.child.wait();
+        let gone = || self.cgroup.members().is_ok_and(|left| left.is_empty());
+        let _ = wait_for("the end of the browser", SOON, gone);
     }
 }
 

@@ -151,9 +151,16 @@ pub fn names(instance: &Instance) -> Names {
 }
 
 fn now<T: DeserializeOwned>(instance: &Instance, request: Request) -> Option<T> {
-    let mut answer = ask(instance, request).ok()?;
-    answer.get_ref().set_read_timeout(Some(PATIENCE)).ok()?;
-    receive(&mut answer).ok()?
+    soon(ask(instance, request).ok()?).ok()?
+}
+
+/// The first answer, which has to come at once; `None` when the agent does not know the request.
+///
+/// # Errors
+/// As [`receive`], or when it takes too long.
+pub fn soon<T: DeserializeOwned>(mut answers: BufReader<UnixStream>) -> io::Result<Option<T>> {
+    answers.get_ref().set_read_timeout(Some(PATIENCE))?;
+    receive(&mut answers)
 }
 
 /// Writes one line.

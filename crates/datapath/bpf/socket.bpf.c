@@ -603,7 +603,7 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
 	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	if (queue_cost(end, *unread) > room(set, end))
+	if (*unread && queue_cost(end, *unread) > room(set, end))
 		return REASON_QUEUE_FULL;
 	return REASON_NONE;
 }

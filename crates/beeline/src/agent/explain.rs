@@ -19,12 +19,10 @@ use crate::explain::{Answer, EndExplained, Explained, Party, Question, RuleNamed
 use crate::observe::conns::{self, Name};
 use crate::workload::{Workloads, container, units};
 
-/// The field of rules for it.
-const EXECUTABLE: &str = "executable";
-
 /// An end with what people call its facts.
 struct End {
     known: Known,
+    executable: Option<String>,
     facts: Vec<(String, String)>,
     now: Option<String>,
 }
@@ -84,7 +82,13 @@ fn live(rules: &Rules, maps: &Maps, name: &str) -> Result<Explained> {
         let known = Known::of(record);
         let workload = shown.map(|end| end.workload.clone()).unwrap_or_default();
         End {
-            facts: facts(rules, &known, workload.cgroup.as_deref(), executable),
+            facts: facts(
+                rules,
+                &known,
+                workload.cgroup.as_deref(),
+                executable.as_deref(),
+            ),
+            executable,
             now: shown.map(|end| match end.reason {
                 Some(reason) => format!("{} ({reason})", end.path),
                 None => end.path.into(),
@@ -129,8 +133,9 @@ fn find(rules: &Rules, maps: &Maps, party: &Party) -> Result<End> {
         known.cgroup = Some(meta.ino());
     }
     Ok(End {
-        facts: facts(rules, &known, cgroup.as_deref(), executable),
+        facts: facts(rules, &known, cgroup.as_deref(), executable.as_deref()),
         known,
+        executable,
         now: None,
     })
 }
@@ -158,7 +163,7 @@ fn facts(
     rules: &Rules,
     known: &Known,
     cgroup: Option<&str>,
-    executable: Option<String>,
+    executable: Option<&str>,
 ) -> Vec<(String, String)> {
     let unit = cgroup.and_then(|path| units(path).next());
     let id = cgroup.and_then(container);
@@ -177,7 +182,7 @@ fn facts(
         facts.extend(told(rules, id).into_iter().map(Some));
     }
     facts.extend([
-        fact(EXECUTABLE, executable),
+        fact("executable", executable.map(str::to_owned)),
         fact("uid", known.uid.map(|uid| uid.to_string())),
         fact("address", at),
     ]);
@@ -224,12 +229,8 @@ fn splices(maps: &Maps, end: &End) -> Result<Option<String>> {
     if verdict.transpose()? != Some(Verdict::MaySplice) {
         return Ok(None);
     }
-    let mut facts = end.facts.iter();
-    let path = facts.find(|(name, _)| name == EXECUTABLE);
-    Ok(Some(
-        path.map_or("a program that has ended", |(_, path)| path)
-            .into(),
-    ))
+    let path = end.executable.as_deref();
+    Ok(Some(path.unwrap_or("a program that has ended").into()))
 }
 
 fn path(ruling: &Ruling, reason: Option<Reason>) -> &'static str {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
-use crate::control::{self, PATIENCE, Request};
+use crate::control::{self, Request};
 use crate::instance::Instance;
 
 /// The agent's answer; `None` when it does not know the question.
@@ -15,13 +15,12 @@ pub(super) fn agent<T: DeserializeOwned>(
     request: Request,
 ) -> Result<Option<T>> {
     let socket = instance.control_socket();
-    let mut answer = control::ask(instance, request).with_context(|| {
+    let answers = control::ask(instance, request).with_context(|| {
         format!(
             "cannot ask the agent at {}: one has to run (beeline run), and it answers root and the \
              group that control.group names",
             socket.display()
         )
     })?;
-    answer.get_ref().set_read_timeout(Some(PATIENCE))?;
-    Ok(control::receive(&mut answer)?)
+    Ok(control::soon(answers)?)
 }

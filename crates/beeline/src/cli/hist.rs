@@ -1,5 +1,6 @@
 //! `beeline hist`
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -12,7 +13,7 @@ use super::{output, plot};
 use crate::control;
 use crate::instance::Instance;
 use crate::observe::conns::{self, Connection, End, Name};
-use crate::observe::hist::{self, Between, views};
+use crate::observe::hist::{self, View, views};
 
 /// Print histograms of the host, of pairs of workloads or of single connections.
 ///
@@ -43,9 +44,9 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     } else if args.pairs {
         of_pairs(instance, &maps, args.json)?;
     } else {
-        let host = hist::look(&maps)?.host().histograms;
+        let host = views(&hist::look(&maps)?.host().histograms);
         if args.json {
-            output::json(&views(&host))?;
+            output::json(&host)?;
         } else {
             print(&host)?;
         }
@@ -54,13 +55,13 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 }
 
 fn of_connections(chosen: &[Connection], as_json: bool) -> Result<()> {
-    let histograms = |end: &End| Histograms::from(&end.tally);
+    let sent = |end: &End| views(&Histograms::from(&end.tally));
     if as_json {
         let end = |end: &Option<End>| {
             end.as_ref().map(|end| {
                 json!({
                     "local": end.local, "remote": end.remote, "workload": end.workload,
-                    "cookie": end.cookie, "sent": views(&histograms(end)),
+                    "cookie": end.cookie, "sent": sent(end),
                 })
             })
         };
@@ -78,41 +79,36 @@ fn of_connections(chosen: &[Connection], as_json: bool) -> Result<()> {
                 end.local,
                 end.remote
             ))?;
-            print(&histograms(end))?;
+            print(&sent(end))?;
         }
     }
     Ok(())
 }
 
 fn of_pairs(instance: &Instance, maps: &Maps, as_json: bool) -> Result<()> {
-    let (snapshot, names) = (hist::look(maps)?, control::names(instance));
+    let pairs = hist::pairs(&hist::look(maps)?, &control::names(instance));
     if as_json {
-        return output::json(&hist::pairs(&snapshot, &names));
+        return output::json(&pairs);
     }
-    let counted = |pair: &Between| !views(&pair.sums.histograms).is_empty();
-    for pair in hist::between(&snapshot, &names).into_iter().filter(counted) {
+    for pair in pairs {
         output::line(&format!(
             "from {} to {}, {} connections now\n",
-            pair.client, pair.server, pair.sums.connections
+            pair.client, pair.server, pair.connections
         ))?;
-        print(&pair.sums.histograms)?;
+        print(&pair.histograms)?;
     }
     Ok(())
 }
 
-fn print(histograms: &Histograms) -> Result<()> {
-    let mut any = false;
+fn print(counted: &BTreeMap<&str, View>) -> Result<()> {
     for kind in Hist::ALL {
-        let histogram = &histograms[*kind];
-        if histogram.count() > 0 {
-            any = true;
-            output::line(&format!("{}: {}", kind.name(), kind.about()))?;
-            output::line(&plot::text(*kind, histogram))?;
+        if let Some(view) = counted.get(kind.name()) {
+            output::line(&format!("{}: {}", kind.name(), view.about))?;
+            output::line(&plot::text(view))?;
         }
     }
-    if any {
-        Ok(())
-    } else {
-        output::line("nothing was counted\n")
+    if counted.is_empty() {
+        output::line("nothing was counted\n")?;
     }
+    Ok(())
 }

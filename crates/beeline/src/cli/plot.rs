@@ -1,6 +1,5 @@
 //! A histogram in characters.
 
-use datapath::abi::Hist;
 use datapath::hist::Histogram;
 
 use super::output;
@@ -10,10 +9,9 @@ use crate::observe::hist::{Bucket, Unit, View};
 const BAR: usize = 54;
 
 /// A line each for its sums and for every bucket.
-pub(super) fn text(kind: Hist, histogram: &Histogram) -> String {
-    let view = View::of(kind, histogram);
-    let mut text = format!("  {}\n", sums(&view));
-    for line in lines(&view, BAR) {
+pub(super) fn text(view: &View) -> String {
+    let mut text = format!("  {}\n", sums(view));
+    for line in lines(view, BAR) {
         text += &line;
         text.push('\n');
     }
@@ -78,6 +76,8 @@ fn amount(value: f64, unit: Unit) -> String {
 
 #[cfg(test)]
 mod tests {
+    use datapath::abi::Hist;
+
     use super::*;
 
     fn histogram(values: &[u64]) -> Histogram {
@@ -91,10 +91,8 @@ mod tests {
 
     #[test]
     fn bars_are_to_scale_and_fit() {
-        let text = text(
-            Hist::Redirected,
-            &histogram(&[100, 100, 100, 100, 300, u64::MAX >> 8]),
-        );
+        let counted = histogram(&[100, 100, 100, 100, 300, u64::MAX >> 8]);
+        let text = text(&View::of(Hist::Redirected, &counted));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[1],

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check::Reader;
-use super::kinds::{each, quoted, string, wrong, wrong_type};
+use super::kinds::{nothing, one_or_more, quoted, string, wrong, wrong_type};
 use super::rule::{Name, list};
 use super::rules::{EXPECTED_NAMES, pattern};
 use super::setting::{Unfit, Wrong};
@@ -93,9 +93,7 @@ fn labels(fields: &DeTable<'_>) -> Result<Labels, Vec<Wrong>> {
     for (key, value) in fields {
         let read = match value.get_ref() {
             DeValue::Table(inner) => Err(vec![dotted(key.get_ref(), inner, value)]),
-            DeValue::Array(values) if values.is_empty() => Err(vec![nothing(value, "array")]),
-            DeValue::Array(_) => each(value, label),
-            _ => label(value).map(|one| vec![one]).map_err(Into::into),
+            _ => one_or_more(value, label),
         };
         match read {
             Ok(values) => drop(labels.insert(key.get_ref().to_string(), values)),
@@ -143,16 +141,9 @@ fn as_table(text: &str) -> String {
     format!("{{ {} = {} }}", toml_key(key), quoted(value))
 }
 
-fn nothing(value: &Spanned<DeValue<'_>>, kind: &str) -> Wrong {
-    Wrong {
-        hint: Some("leave it out if it does not matter".into()),
-        ..wrong(value, format!("an empty {kind}"))
-    }
-}
-
 impl Reader<'_> {
     pub(super) fn labels(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Labels {
-        let read = match value.get_ref() {
+        let read = || match value.get_ref() {
             DeValue::Table(fields) if fields.is_empty() => Err(vec![nothing(value, "table")]),
             DeValue::Table(fields) => labels(fields),
             DeValue::String(text) => Err(vec![Wrong {
@@ -161,11 +152,8 @@ impl Reader<'_> {
             }]),
             _ => Err(vec![wrong_type(value)]),
         };
-        read.unwrap_or_else(|wrong| {
-            let expected = EXPECTED_LABELS;
-            self.unfit(name, "{ app = \"shop\" }", Unfit { wrong, expected });
-            Labels::default()
-        })
+        self.read(name, "{ app = \"shop\" }", EXPECTED_LABELS, read)
+            .unwrap_or_default()
     }
 
     pub(super) fn pod(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> AskPod {

@@ -305,6 +305,26 @@ pub(super) fn each<T>(
     if bad.is_empty() { Ok(good) } else { Err(bad) }
 }
 
+/// One value, or an array of them with something in it.
+pub(super) fn one_or_more<T>(
+    value: &Spanned<DeValue<'_>>,
+    one: impl Fn(&Spanned<DeValue<'_>>) -> Result<T, Wrong>,
+) -> Result<Vec<T>, Vec<Wrong>> {
+    match value.get_ref() {
+        DeValue::Array(values) if values.is_empty() => Err(vec![nothing(value, "array")]),
+        DeValue::Array(_) => each(value, one),
+        _ => one(value).map(|one| vec![one]).map_err(Into::into),
+    }
+}
+
+/// An array or table that asks for nothing.
+pub(super) fn nothing(value: &Spanned<DeValue<'_>>, kind: &str) -> Wrong {
+    Wrong {
+        hint: Some("leave it out if it does not matter".into()),
+        ..wrong(value, format!("an empty {kind}"))
+    }
+}
+
 /// An array in TOML.
 pub(super) fn array(elements: impl Iterator<Item = String>) -> String {
     format!("[{}]", elements.collect::<Vec<_>>().join(", "))

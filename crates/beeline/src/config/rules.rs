@@ -8,7 +8,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::check::{Reader, alike, last, list};
 use super::container::POD;
-use super::kinds::{Adopt, Executables, QueueLimit, each, quoted, string, wrong, wrong_type};
+use super::kinds::{
+    Adopt, Executables, QueueLimit, one_or_more, quoted, string, wrong, wrong_type,
+};
 use super::rule::{Ask, Cgroups, Name, Network, Outcome, Place, Ports, Rule};
 use super::setting::{Kind, Unfit, Wrong};
 
@@ -189,18 +191,11 @@ impl Reader<'_> {
             .chain(&POD)
             .find(|(field, _)| *field == last(name));
         let example = asked.map_or("", |(_, example)| example);
-        let read = || match value.get_ref() {
-            DeValue::Array(values) if values.is_empty() => Err(vec![Wrong {
-                hint: Some("leave it out if it does not matter".into()),
-                ..wrong(value, "an empty array".into())
-            }]),
-            DeValue::Array(_) => each(value, one),
-            _ => one(value).map(|one| vec![one]).map_err(Into::into),
-        };
-        self.read(name, example, expected, read).unwrap_or_default()
+        self.read(name, example, expected, || one_or_more(value, one))
+            .unwrap_or_default()
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         name: &str,
         example: &str,

@@ -94,9 +94,11 @@ static __always_inline void time_read(struct end *end, __u32 unread)
 		return;
 	}
 	now = bpf_ktime_get_ns() / 1000;
-	took = (__u32)READ(tcp_sock, peer, tcp_mstamp) - end->sent_us;
-	if (end->sent_us && !unread && took <= now - end->sent_us)
-		record(end->pair, HIST_READ, took);
+	if (end->sent_us && !unread) {
+		took = (__u32)READ(tcp_sock, peer, tcp_mstamp) - end->sent_us;
+		if (took <= now - end->sent_us)
+			record(end->pair, HIST_READ, took);
+	}
 	end->sent_us = now ?: 1;
 }
 

@@ -25,8 +25,9 @@ export function seconds(value) {
 
 /** Short times, in the unit that suits them. */
 export function time(value) {
-  const [size, unit] = [[1, "s"], [1e-3, "ms"], [0, "us"]].find(([size]) => value >= size);
-  return unit === "us" ? `${digits(value * 1e6)} us` : `${digits(value / size)} ${unit}`;
+  const larger = [[1, "s"], [1e-3, "ms"]].find(([size]) => value >= size);
+  const [size, unit] = larger ?? [1e-6, "us"];
+  return `${digits(value / size)} ${unit}`;
 }
 
 export function age(value) {

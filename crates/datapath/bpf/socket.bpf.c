@@ -15,6 +15,7 @@
 #include "lib/capture.h"
 #include "lib/count.h"
 #include "lib/flight.h"
+#include "lib/full.h"
 #include "lib/hist.h"
 #include "lib/leave.h"
 #include "lib/maps.h"
@@ -402,6 +403,8 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 						       ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	else if (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
 		leave_if_unfit(sk, end);
+	if (end && ops->skb_len && waits_for_reader(end))
+		hold_sender(ops, sk, end, true);
 }
 
 /* The connection of an enrolled socket is over. If nothing waits there, not even the end of the
@@ -478,7 +481,8 @@ static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *
 	if (end->tx == TX_KERNEL)
 		record(end->pair, HIST_RTT, smoothed_rtt(sk));
 	hold_sender(ops, sk, end,
-		    end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring);
+		    waits_for_reader(end) &&
+			    READ(tcp_sock, sk, snd_una) != READ(tcp_sock, sk, write_seq));
 	/* It is plain TCP again, and has no more to pay. */
 	if (!sock_psock(sk))
 		bpf_sock_ops_cb_flags_set(ops,
@@ -548,28 +552,6 @@ static __noinline int find_peer(struct end *end)
 	return REASON_NONE;
 }
 
-/* Bytes that the kernel takes for each message that waits, however short: a struct sk_msg, from
- * kmalloc-1k (alloc_sk_msg, net/core/skmsg.c). They do not count as TCP memory. How many messages
- * wait is not known; it is taken that they are as long as those of the connection are on average.
- */
-#define MESSAGE_COST 1024
-
-static __always_inline __u64 queue_cost(struct end *end, __u32 unread)
-{
-	__u64 average = end->redirected_bytes / (end->redirected_msgs ?: 1);
-
-	return average < MESSAGE_COST ? (__u64)unread * MESSAGE_COST / (average ?: 1) : unread;
-}
-
-/* What may wait at the reader of this end. */
-static __always_inline __u32 room(struct settings *set, struct end *end)
-{
-	__u32 most = largest_receive_buffer((struct sock *)end->peer_sk);
-	__u32 limit = end->queue_limit ?: set->queue_limit;
-
-	return limit < most ? limit : most;
-}
-
 /* Why the next message of this end must not be redirected, if so; else how much waits at the reader. */
 static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end, __u32 *unread)
 {
@@ -602,9 +584,6 @@ static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *e
 	pages = own->inet_conn.icsk_inet.sk.__sk_common.skc_prot->memory_allocated->counter;
 	if (pages > 0 && (__u64)pages > set->memory_limit)
 		return REASON_QUEUE_FULL;
-	/* Invariant 5. A message is at most as long as one sk_msg, so the excess is bounded. */
-	if (*unread && queue_cost(end, *unread) > room(set, end))
-		return REASON_QUEUE_FULL;
 	return REASON_NONE;
 }
 
@@ -616,22 +595,24 @@ static __always_inline bool may_pass(enum reason reason)
 }
 
 /* A direction that was left for want of room comes back when the reader has caught up with half of
- * the limit, one that was left because a socket blocked when it does not, one that began before the
- * peer was enrolled when it is. All that went over the kernel path has to be in the reader's queue
- * by then.
+ * the limit, or to make the sender wait; one that was left because a socket blocked when it does not, one
+ * that began before the peer was enrolled when it is. All that went over the kernel path has to be in the
+ * reader's queue by then.
  */
-static __always_inline bool may_return(struct tcp_sock *own, struct end *end)
+static __always_inline bool may_return(struct tcp_sock *own, struct end *end, __u32 size)
 {
 	struct settings *set = get_settings();
 	struct sock *peer;
 	__u32 unread;
 
-	if (!may_pass(end->tx_reason) || !set || own->write_seq != own->snd_una)
+	if (!may_pass(end->tx_reason) || !set)
 		return false;
 	if (!end->peer_sk && find_peer(end))
 		return false;
 	peer = (struct sock *)end->peer_sk;
-	if (!peer_unread(end, &unread) || queue_cost(end, unread) > room(set, end) / 2)
+	if (!has_arrived(own, peer) || !peer_unread(end, &unread))
+		return false;
+	if (!has_room(set, end, unread, 2) && !last_byte_suffices(set, own, end, unread, size))
 		return false;
 	return !is_blocking((struct sock *)own) && !is_blocking(peer) && all_is_queued(peer);
 }
@@ -652,6 +633,21 @@ static __noinline int go_away(struct end *end, enum reason reason)
 	return reason;
 }
 
+/* Of this message, something was redirected already. */
+static __always_inline bool is_rest(struct sk_msg_md *msg)
+{
+	return READ(sk_msg, msg, sk_redir);
+}
+
+/* SK_PASS for the rest of a message would be another redirect to the same socket, which may be gone
+ * (sk_psock_msg_verdict, net/core/skmsg.c). To redirect to the own socket's way out is the same as to pass.
+ * If that has just left the maps, the program is told that it wrote less than it wanted.
+ */
+static __always_inline int pass(struct sk_msg_md *msg, struct handshake own)
+{
+	return is_rest(msg) ? bpf_msg_redirect_hash(msg, &socks, &own, 0) : SK_PASS;
+}
+
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,
 					    enum reason reason)
 {
@@ -661,8 +657,10 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 		count_reason(reason);
 		emit(READ(sk_msg, msg, sk), end, EVENT_KERNEL_PATH, reason);
 	}
-	capture_if_asked(msg, end, false);
 	end->sent_us = 0;
+	if (pass(msg, end->own) != SK_PASS)
+		return SK_DROP;
+	capture_if_asked(msg, end, msg->size, false);
 	end->kernel_bytes += msg->size;
 	tally(end, HIST_KERNEL_PATH, msg->size);
 	return SK_PASS;
@@ -688,14 +686,19 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 {
 	struct end *end = bpf_sk_storage_get(&ends, msg->sk, 0, 0);
 	struct tcp_sock *own = bpf_skc_to_tcp_sock(msg->sk);
+	struct settings *set = get_settings();
+	bool rest = is_rest(msg);
 	struct handshake peer;
 	__u32 size = msg->size, unread;
 	enum reason reason;
 
-	if (!end || !own)
-		return SK_PASS;
+	if (!end || !own || !set)
+		return rest ? SK_DROP : SK_PASS;
+	/* Of its start. */
+	if (rest)
+		bpf_msg_apply_bytes(msg, 0);
 	if (end->tx == TX_KERNEL) {
-		if (!may_return(own, end))
+		if (!may_return(own, end, size))
 			return over_kernel_path(msg, end, REASON_NONE);
 		end->tx = TX_REDIRECT;
 		end->tx_reason = REASON_NONE;
@@ -706,6 +709,12 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 			return over_kernel_path(msg, end, reason);
 	}
 	reason = hold_back(own, end, &unread);
+	if (!reason && !has_room(set, end, unread, 1)) {
+		if (!rest && last_byte_suffices(set, own, end, unread, size))
+			size--;
+		else
+			reason = REASON_QUEUE_FULL;
+	}
 	if (!reason && streams_small_writes(own, end, size))
 		reason = go_away(end, REASON_SMALL_WRITES);
 	if (!reason && is_more_than_chosen((struct sock *)end->peer_sk, unread + size))
@@ -715,11 +724,13 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	peer = mirror(end->own);
 	if (bpf_msg_redirect_hash(msg, &targets, &peer, BPF_F_INGRESS) != SK_PASS)
 		return over_kernel_path(msg, end, REASON_PEER_GONE);
+	if (size < msg->size)
+		bpf_msg_apply_bytes(msg, size);
 	if (!end->redirected_msgs) {
 		end->tx = TX_REDIRECT;
 		emit(READ(sk_msg, msg, sk), end, EVENT_REDIRECT_STARTED, REASON_NONE);
 	}
-	capture_if_asked(msg, end, true);
+	capture_if_asked(msg, end, size, true);
 	end->redirected_bytes += size;
 	end->redirected_msgs++;
 	tally(end, HIST_REDIRECTED, size);

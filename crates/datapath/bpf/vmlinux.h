@@ -211,6 +211,9 @@ struct inet_sock {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
+	struct {
+		__u8 pingpong;
+	} icsk_ack;
 };
 
 /* include/net/request_sock.h */
@@ -226,7 +229,9 @@ struct request_sock {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	__u32 rcv_nxt;
 	__u32 copied_seq;
+	__u32 snd_nxt;
 	__u32 write_seq;
 	__u32 snd_una;
 	__u32 snd_cwnd_clamp;
@@ -259,6 +264,7 @@ struct sk_msg_sg {
 
 struct sk_msg {
 	struct sk_msg_sg sg;
+	struct sock *sk_redir;
 	struct sock *sk;
 	struct list_head list;
 };

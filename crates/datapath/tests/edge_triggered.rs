@@ -231,8 +231,9 @@ kernel_test! {
         let (mut stream, b) = Stream::open(cgroup)?;
         let mut reader = Reader::new(b, End::ShortRead, stream.seed)?;
         for round in 1..=3 {
+            let times = stream.bed.totals()?.count(Reason::QueueFull);
             stream.overfill()?;
-            assert_eq!(stream.bed.totals()?.count(Reason::QueueFull), round);
+            assert!(stream.bed.totals()?.count(Reason::QueueFull) > times, "round {round}");
             reader.ignore_edges();
             reader.read(stream.to_b.offset())?;
         }

@@ -15,6 +15,8 @@ pub enum Action {
     Accept,
     /// `send` up to its verdict.
     Send,
+    /// The same of a message whose last byte would make the sender wait if the queue is full.
+    SendInTwo,
     /// The sending thread goes on.
     SenderGoesOn,
     /// The sender ends its stream.
@@ -27,8 +29,6 @@ pub enum Action {
     PutAside,
     /// `sk_psock_backlog` goes on.
     Backlog,
-    /// An acknowledgement arrives.
-    Acknowledge,
     /// The sender resets the connection.
     Reset,
     /// The reader's side calls `shutdown(SHUT_WR)`.
@@ -76,13 +76,13 @@ impl Action {
         Self::EnrolSender,
         Self::Accept,
         Self::Send,
+        Self::SendInTwo,
         Self::SenderGoesOn,
         Self::ShutDown,
         Self::Deliver,
         Self::Put,
         Self::PutAside,
         Self::Backlog,
-        Self::Acknowledge,
         Self::Reset,
         Self::HalfClose,
         Self::AcknowledgeHalfClose,
@@ -118,11 +118,11 @@ impl Action {
             | Self::Deliver
             | Self::Put
             | Self::Backlog
-            | Self::Acknowledge
             | Self::AcknowledgeHalfClose
             | Self::ReaderGoesOn(_)
             | Self::SweepRemoves => true,
-            Self::PutAside
+            Self::SendInTwo
+            | Self::PutAside
             | Self::Reset
             | Self::HalfClose
             | Self::EpollAgain(_)
@@ -150,13 +150,13 @@ impl fmt::Display for Action {
             Self::EnrolSender => "sender's socket is enrolled",
             Self::Accept => "accept() returns",
             Self::Send => "send()",
+            Self::SendInTwo => "send() of a message that may be taken in two",
             Self::SenderGoesOn => "sender goes on",
             Self::ShutDown => "sender: shutdown()",
             Self::Deliver => "segment arrives",
             Self::Put => "it is queued",
             Self::PutAside => "it is put aside for want of memory",
             Self::Backlog => "backlog goes on",
-            Self::Acknowledge => "acknowledgement arrives",
             Self::Reset => "RST arrives",
             Self::HalfClose => "reader's side: shutdown(SHUT_WR)",
             Self::AcknowledgeHalfClose => "its FIN is acknowledged",

@@ -4,6 +4,7 @@
 use crate::case::Case;
 use crate::rules::{Rule, Rules};
 use crate::state::{End, Maps, Mode, OwnFin, Reader, Reason, Sender, State, Sweep, Tx};
+use crate::tcp;
 
 /// References of the maps to a psock.
 const MAPS_OF_A_SOCKET: i8 = 2;
@@ -14,12 +15,23 @@ const MAPS_OF_A_LEAVING_SOCKET: i8 = 1;
 pub(crate) enum Verdict {
     Pass,
     Redirect,
+    /// All but the last byte, for which there is another verdict.
+    RedirectHead,
+}
+
+/// What a verdict is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    /// A message of which `last_byte_suffices` says so, as far as that does not depend on the queue.
+    InTwo,
+    Rest,
 }
 
 /// `beeline_sk_msg`.
-pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State) -> Verdict {
+pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State, part: Part) -> Verdict {
     if let Tx::Kernel(reason) = state.tx {
-        if !may_return(rules, case, state, reason) {
+        if !may_return(rules, case, state, reason, part) {
             return Verdict::Pass;
         }
         state.tx = Tx::Redirect;
@@ -27,14 +39,29 @@ pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State) -> Verdict {
     if state.tx == Tx::Start && !state.paired {
         return over_kernel_path(state, Reason::PeerLate);
     }
-    if let Some(reason) = hold_back(rules, case, state) {
+    if let Some(reason) = hold_back(rules, state) {
         return over_kernel_path(state, reason);
+    }
+    let is_full = state.unread() > usize::from(case.queue_limit) && rules.has(Rule::QueueLimit);
+    if is_full && !last_byte_suffices(case, state, part) {
+        return over_kernel_path(state, Reason::QueueFull);
     }
     if !state.to.maps.targets {
         return over_kernel_path(state, Reason::PeerGone);
     }
     state.tx = Tx::Redirect;
-    Verdict::Redirect
+    if is_full {
+        Verdict::RedirectHead
+    } else {
+        Verdict::Redirect
+    }
+}
+
+/// Messages beyond the limit whose last byte may not have made the sender wait.
+pub(crate) const EXCESS: usize = 1;
+
+fn last_byte_suffices(case: &Case, state: &State, part: Part) -> bool {
+    part == Part::InTwo && state.unread() <= usize::from(case.queue_limit) + EXCESS
 }
 
 fn over_kernel_path(state: &mut State, reason: Reason) -> Verdict {
@@ -42,29 +69,25 @@ fn over_kernel_path(state: &mut State, reason: Reason) -> Verdict {
     Verdict::Pass
 }
 
-fn hold_back(rules: Rules, case: &Case, state: &State) -> Option<Reason> {
+fn hold_back(rules: Rules, state: &State) -> Option<Reason> {
     let is_retired = state.mode == Mode::Detaching || state.retiring;
     if is_retired && rules.has(Rule::Retired) {
         return Some(Reason::Retired);
     }
-    if state.from.blocks() || state.to.blocks() {
-        return Some(Reason::Blocking);
-    }
-    let is_full = state.unread() > usize::from(case.queue_limit);
-    (is_full && rules.has(Rule::QueueLimit)).then_some(Reason::QueueFull)
+    let one_blocks = state.from.blocks() || state.to.blocks();
+    one_blocks.then_some(Reason::Blocking)
 }
 
-fn may_return(rules: Rules, case: &Case, state: &State, reason: Reason) -> bool {
+fn may_return(rules: Rules, case: &Case, state: &State, reason: Reason, part: Part) -> bool {
     let may_pass = matches!(
         reason,
         Reason::QueueFull | Reason::Blocking | Reason::PeerLate
     );
-    let acknowledged = state.write_seq == state.snd_una;
     let has_caught_up = state.unread() <= usize::from(case.queue_limit / 2);
     may_pass
         && state.paired
-        && (acknowledged || !rules.has(Rule::Acknowledged))
-        && has_caught_up
+        && (tcp::has_arrived(state) || !rules.has(Rule::Arrived))
+        && (has_caught_up || last_byte_suffices(case, state, part))
         && !state.from.blocks()
         && !state.to.blocks()
         && (all_is_queued(state) || !rules.has(Rule::AllQueued))
@@ -90,7 +113,7 @@ fn sleepers(state: &State) -> i8 {
 /// as 0.
 fn inside(state: &State, maps: i8) -> i8 {
     let held = count(state, |reader| reader.holds_psock());
-    let queueing = i8::from(matches!(state.sender, Sender::Ingress(_)));
+    let queueing = i8::from(matches!(state.sender, Sender::Ingress { .. }));
     state.to.maps.count() + held + queueing - maps
 }
 

@@ -113,6 +113,8 @@ pub struct Case {
     pub memory_fails: bool,
     /// Whether the sender may reset the connection.
     pub resets: bool,
+    /// Whether messages that find the queue full may be redirected but for their last byte.
+    pub last_bytes: bool,
     /// Whether the sending program waits for an answer to all that it sent before it ends its stream.
     pub waits_for_answer: bool,
     /// Whether the sending program ends its stream while another of its threads still sends.
@@ -143,6 +145,7 @@ impl Case {
         slow_looks: false,
         memory_fails: false,
         resets: false,
+        last_bytes: false,
         waits_for_answer: false,
         shuts_down_while_sending: false,
         messages: 4,

@@ -14,7 +14,7 @@
 //!
 //! let case = Case::default();
 //! assert_eq!(case.check(Rules::all()).broken, []);
-//! let found = case.check(Rules::all().without(Rule::Acknowledged)).broken;
+//! let found = case.check(Rules::all().without(Rule::Arrived)).broken;
 //! assert!(found.iter().any(|broken| broken.property == Property::InOrder));
 //! ```
 

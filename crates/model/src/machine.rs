@@ -3,6 +3,7 @@
 use stateright::{Model, Property as Checked};
 
 use crate::action::Action;
+use crate::bpf::Part;
 use crate::case::{Case, Enrolments, File, HalfClose, Reads};
 use crate::report::Property;
 use crate::rules::Rules;
@@ -34,9 +35,12 @@ impl Machine {
             Action::EnrolSender => self.enrol_sender(state),
             Action::Accept => accept(state),
             Action::Send => sender::may_send(case, state)
-                .then(|| sender::send(rules, case, state))
+                .then(|| sender::send(rules, case, state, Part::Whole))
                 .is_some(),
-            Action::SenderGoesOn => sender::go_on(case, state, is_locked),
+            Action::SendInTwo => sender::may_send_in_two(case, state)
+                .then(|| sender::send(rules, case, state, Part::InTwo))
+                .is_some(),
+            Action::SenderGoesOn => sender::go_on(rules, case, state, is_locked),
             Action::ShutDown => sender::may_shut_down(case, state)
                 .then(|| tcp::shut_down(state))
                 .is_some(),
@@ -44,7 +48,6 @@ impl Machine {
             Action::Put => tcp::put(state, true),
             Action::PutAside => tcp::put(state, false),
             Action::Backlog => tcp::backlog(state),
-            Action::Acknowledge => tcp::acknowledge(state),
             Action::Reset => self.reset(state, is_locked),
             Action::HalfClose => !is_locked && self.half_close(state),
             Action::AcknowledgeHalfClose => !is_locked && tcp::acknowledge_own_fin(state),
@@ -74,6 +77,7 @@ impl Machine {
         let drains = case.detaches > 0 || case.retires;
         let blocks = |file: File| file.blocks || file.changes > 0;
         match action {
+            Action::SendInTwo => case.last_bytes,
             Action::ReaderGoesOn(who) => who < usize::from(case.readers),
             Action::EpollAgain(who) => {
                 who < usize::from(case.readers) && case.reads == Reads::EdgeTriggered
@@ -201,9 +205,10 @@ impl Machine {
 
     fn is_over_limit(&self, state: &State) -> bool {
         let is_redirected = |piece: &&Piece| matches!(piece, Piece::Redirected(_));
-        // The message that was let in last may be the one too many.
         let waiting = state.psock_queue.iter().filter(is_redirected).count();
-        waiting > usize::from(self.case.queue_limit) + 1
+        let excess = if self.case.last_bytes { bpf::EXCESS } else { 0 };
+        // The message that was let in last may be the one too many.
+        waiting > usize::from(self.case.queue_limit) + excess + 1
     }
 }
 

@@ -4,8 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Rule {
-    /// `may_return`: a direction returns only when `write_seq == snd_una`.
-    Acknowledged,
+    /// `has_arrived`: a direction returns only when the peer's `rcv_nxt` is its `write_seq`.
+    Arrived,
     /// `all_is_queued`: a direction returns only when nothing is in the peer's TCP receive queue, nor
     /// in its `ingress_skb`.
     AllQueued,

@@ -1,7 +1,7 @@
 //! The sending thread: `tcp_bpf_sendmsg`, `tcp_bpf_send_verdict`, `bpf_tcp_ingress`
 //! (net/ipv4/tcp_bpf.c, Linux 6.12 and 6.18).
 
-use crate::bpf::{Verdict, sk_msg};
+use crate::bpf::{Part, Verdict, sk_msg};
 use crate::case::Case;
 use crate::rules::Rules;
 use crate::state::{End, Fault, Piece, Sender, State};
@@ -12,44 +12,72 @@ pub(crate) fn may_send(case: &Case, state: &State) -> bool {
     state.sender == Sender::AtRest && state.sent < case.messages && is_open && state.from.accepted
 }
 
+/// Whether there is a message of more than its last byte to send, and such are treated apart.
+pub(crate) fn may_send_in_two(case: &Case, state: &State) -> bool {
+    case.last_bytes && may_send(case, state) && state.sent + 1 < case.messages
+}
+
 /// Until the verdict, and if it is "pass" until the message is in TCP's queue: all under the lock.
 /// Without room there, a call that may not block fails, and the program tries again.
-pub(crate) fn send(rules: Rules, case: &Case, state: &mut State) {
+pub(crate) fn send(rules: Rules, case: &Case, state: &mut State, part: Part) {
     let byte = state.sent;
     let holds_psock = state.from.maps.socks;
-    if holds_psock && sk_msg(rules, case, state) == Verdict::Redirect {
-        state.sender = Sender::Verdict(byte);
+    let verdict = if holds_psock {
+        sk_msg(rules, case, state, part)
+    } else {
+        Verdict::Pass
+    };
+    if verdict != Verdict::Pass {
+        let is_head = verdict == Verdict::RedirectHead;
+        state.sender = Sender::Verdict { byte, is_head };
     } else if tcp::has_room(case, state) {
         tcp::write(state, byte);
+        state.sender = Sender::AtRest;
     } else if state.from.blocks() {
         state.sender = Sender::WaitsForRoom { byte, holds_psock };
     } else {
+        state.sender = Sender::AtRest;
         return;
     }
     state.sent += 1;
 }
 
+/// The last byte of a message. If the socket has left the maps meanwhile, or the connection was reset,
+/// the program is told that it wrote less.
+fn send_rest(rules: Rules, case: &Case, state: &mut State) {
+    if state.from.maps.socks && state.end == End::Open {
+        send(rules, case, state, Part::Rest);
+    } else {
+        state.sender = Sender::AtRest;
+    }
+}
+
 /// The sending thread goes on, if it can.
-pub(crate) fn go_on(case: &Case, state: &mut State, target_is_locked: bool) -> bool {
+pub(crate) fn go_on(rules: Rules, case: &Case, state: &mut State, target_is_locked: bool) -> bool {
     match state.sender {
         Sender::AtRest => return false,
         // tcp_bpf_sendmsg_redir: EPIPE when the target has no psock any more
-        Sender::Verdict(byte) if state.to.maps.count() > 0 => {
-            state.sender = Sender::Ingress(byte);
+        Sender::Verdict { byte, is_head } if state.to.maps.count() > 0 => {
+            state.sender = Sender::Ingress { byte, is_head };
         }
-        Sender::Verdict(_) => {
+        Sender::Verdict { .. } => {
             state.sender = Sender::AtRest;
             state.fault = Some(Fault::CallFailed);
         }
-        Sender::Ingress(_) if target_is_locked => return false,
-        Sender::Ingress(byte) => {
+        Sender::Ingress { .. } if target_is_locked => return false,
+        Sender::Ingress { byte, is_head } => {
             // What is queued in a psock that left the maps meanwhile goes with it.
             if state.to.maps.count() > 0 {
                 state.psock_queue.push(Piece::Redirected(byte));
             }
             state.wake();
-            state.sender = Sender::AtRest;
+            state.sender = if is_head {
+                Sender::HasRest
+            } else {
+                Sender::AtRest
+            };
         }
+        Sender::HasRest => send_rest(rules, case, state),
         Sender::WaitsForRoom { byte, .. } => {
             if !tcp::has_room(case, state) {
                 return false;

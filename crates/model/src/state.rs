@@ -35,10 +35,19 @@ pub(crate) enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Sender {
     AtRest,
-    /// The verdict was "redirect": in `tcp_bpf_send_verdict`, own lock released.
-    Verdict(Byte),
+    /// The verdict was "redirect": in `tcp_bpf_send_verdict`, own lock released. After a head, the last
+    /// byte of the message is left.
+    Verdict {
+        byte: Byte,
+        is_head: bool,
+    },
     /// In `bpf_tcp_ingress`: holds the target's psock, waits for the target's lock.
-    Ingress(Byte),
+    Ingress {
+        byte: Byte,
+        is_head: bool,
+    },
+    /// In `tcp_bpf_send_verdict`, about to take its own lock again for the last byte.
+    HasRest,
     /// On the kernel path, in a blocking call that sleeps until TCP has room.
     WaitsForRoom {
         byte: Byte,
@@ -47,9 +56,12 @@ pub(crate) enum Sender {
 }
 
 impl Sender {
-    /// The message is in neither queue.
+    /// The message, or the rest of it, is in neither queue.
     pub(crate) fn is_between(self) -> bool {
-        matches!(self, Self::Verdict(_) | Self::Ingress(_))
+        matches!(
+            self,
+            Self::Verdict { .. } | Self::Ingress { .. } | Self::HasRest
+        )
     }
 
     /// It holds the psock of its own socket.
@@ -209,9 +221,8 @@ pub struct State {
     pub(crate) sender: Sender,
     /// Messages that `send` took.
     pub(crate) sent: Byte,
-    /// Bytes that took the kernel path: written, and acknowledged.
+    /// Bytes that took the kernel path.
     pub(crate) write_seq: u8,
-    pub(crate) snd_una: u8,
     pub(crate) flight: Vec<Piece>,
     pub(crate) end: End,
     /// TCP's receive queue: one buffer, whose first bytes may have been read.
@@ -268,7 +279,6 @@ impl State {
             sender: Sender::AtRest,
             sent: 0,
             write_seq: 0,
-            snd_una: 0,
             flight: Vec::new(),
             end: End::Open,
             receive_queue: Vec::new(),

@@ -1,5 +1,5 @@
 //! TCP between the two sockets, and what becomes of segments at the reader's. Segments arrive in
-//! order; acknowledgements travel as well.
+//! order; those that TCP has not sent yet count as in flight.
 
 use crate::case::Case;
 use crate::state::{Byte, End, OwnFin, Piece, Sender, State};
@@ -107,20 +107,15 @@ pub(crate) fn backlog(state: &mut State) -> bool {
     true
 }
 
-/// An acknowledgement of all that arrived.
-pub(crate) fn acknowledge(state: &mut State) -> bool {
-    let in_flight = u8::try_from(segments(&state.flight)).expect("a small window");
-    let rcv_nxt = state.write_seq - in_flight;
-    let is_news = state.snd_una != rcv_nxt && state.end != End::Reset;
-    state.snd_una = rcv_nxt;
-    is_news
+/// The reader's `rcv_nxt` is the sender's `write_seq`.
+pub(crate) fn has_arrived(state: &State) -> bool {
+    segments(&state.flight) == 0
 }
 
 /// An RST: what is in flight is lost, what arrived can be read (`tcp_reset`).
 pub(crate) fn reset(state: &mut State) {
     state.end = End::Reset;
     state.flight.clear();
-    state.snd_una = state.write_seq;
     if state.sender.sleeps() {
         state.sender = Sender::AtRest;
     }

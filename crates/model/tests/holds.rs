@@ -43,6 +43,41 @@ fn whoever_connects_and_however_it_reads() {
 }
 
 #[test]
+fn last_bytes_take_the_kernel_path() {
+    for reads in READS {
+        for enrolment in AT_THE_HANDSHAKE {
+            for (detaches, resets, messages) in [(0, false, 6), (1, false, 4), (0, true, 4)] {
+                holds(Case {
+                    reads,
+                    enrolment,
+                    detaches,
+                    resets,
+                    messages,
+                    last_bytes: true,
+                    queue_limit: 0,
+                    ..Case::default()
+                });
+            }
+        }
+        holds(Case {
+            reads,
+            sender: File::BLOCKS_FOR_A_WHILE,
+            reader: File::BLOCKS_LATER,
+            last_bytes: true,
+            queue_limit: 0,
+            ..Case::default()
+        });
+        holds(Case {
+            reads,
+            retires: true,
+            last_bytes: true,
+            queue_limit: 0,
+            ..Case::default()
+        });
+    }
+}
+
+#[test]
 fn two_threads_read_one_socket() {
     for reads in READS {
         let (readers, messages) = (2, 4);

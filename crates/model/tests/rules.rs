@@ -37,7 +37,18 @@ const ADOPTED: Case = Case {
 
 #[test]
 fn return_while_bytes_are_in_flight() {
-    needed(Case::PLAIN, Rule::Acknowledged, Property::InOrder);
+    needed(Case::PLAIN, Rule::Arrived, Property::InOrder);
+}
+
+#[test]
+fn last_bytes_without_a_limit_or_a_look_at_what_arrived() {
+    let case = Case {
+        last_bytes: true,
+        messages: 6,
+        ..Case::PLAIN
+    };
+    needed(case, Rule::Arrived, Property::InOrder);
+    needed(case, Rule::QueueLimit, Property::Bounded);
 }
 
 #[test]

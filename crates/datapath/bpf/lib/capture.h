@@ -91,11 +91,12 @@ __noinline int capture_piece(struct sk_msg_md *ctx, struct piece *piece)
 	return 0;
 }
 
-__noinline int capture(struct sk_msg_md *ctx, struct end *end, __u32 most, bool redirected)
+__noinline int capture(struct sk_msg_md *ctx, struct end *end, __u32 size, __u32 most,
+		       bool redirected)
 {
 	struct sk_msg *msg = (struct sk_msg *)(void *)ctx;
-	struct piece piece = { .size = ctx->size, .redirected = redirected };
-	__u32 wanted = ctx->size < most ? ctx->size : most;
+	struct piece piece = { .size = size, .redirected = redirected };
+	__u32 wanted = size < most ? size : most;
 	__u32 index, left;
 
 	if (!end || is_uncaptured(end))
@@ -123,14 +124,14 @@ __noinline int capture(struct sk_msg_md *ctx, struct end *end, __u32 most, bool 
 	return 0;
 }
 
-/* Before the message is counted as sent. */
-static __always_inline void capture_if_asked(struct sk_msg_md *msg, struct end *end,
+/* The first bytes of a message, before they are counted as sent. */
+static __always_inline void capture_if_asked(struct sk_msg_md *msg, struct end *end, __u32 size,
 					     bool redirected)
 {
 	struct settings *set = get_settings();
 
 	if (set && set->capture)
-		capture(msg, end, set->capture, redirected);
+		capture(msg, end, size, set->capture, redirected);
 }
 
 #endif

@@ -51,6 +51,12 @@ static __always_inline void keep_small(struct bpf_sock_ops *ops, struct sock *sk
 		end->flags ^= END_SMALL_FLIGHT;
 }
 
+/* Whether this end sends over the kernel path for want of room. */
+static __always_inline bool waits_for_reader(struct end *end)
+{
+	return end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring;
+}
+
 /* While an end sends over the kernel path for want of room, TCP must not take more than it can send at
  * once: then the sender waits between two messages, as it would for plain TCP's own buffers, until
  * the reader has caught up and the direction can return. Else it would wait within one, and go on over

@@ -18,6 +18,7 @@
 
 /* include/net/tcp.h */
 #define TCP_NAGLE_OFF 1
+#define TCP_NAGLE_CORK 2
 
 /* The program did not read from the socket since the write before: a read refreshes tcp_mstamp
  * (tcp_rcv_space_adjust, net/ipv4/tcp_input.c, from tcp_bpf_recvmsg_parser), a redirected message does

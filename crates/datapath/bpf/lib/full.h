@@ -56,10 +56,11 @@ static __always_inline bool has_arrived(struct tcp_sock *own, struct sock *peer)
 /* Messages whose last byte did not make the sender wait may take this part of the limit beyond it. */
 #define EXCESS 8
 
-/* Whether the sender of a message waits when its last byte takes the kernel path, now or before the
- * message after the next: if Nagle's algorithm is on, and the reader's end acknowledges no later because its
- * program answers (icsk_ack.pingpong, __tcp_cleanup_rbuf, net/ipv4/tcp.c). A first byte that did not leave is
- * one that the program sent with MSG_MORE: nothing would bring an acknowledgement.
+/* Whether the last byte of a message is all that has to take the kernel path. With Nagle's algorithm the
+ * sender then waits, now or before the message after the next; with TCP_NODELAY it does when the excess is
+ * used up, before which the reader mostly runs. Not if the first byte would not leave, as with TCP_CORK, or
+ * did not, as with MSG_MORE: nothing would bring an acknowledgement. Nor if the reader's program answers: its
+ * end acknowledges later then (icsk_ack.pingpong, __tcp_cleanup_rbuf, net/ipv4/tcp.c).
  */
 static __always_inline bool last_byte_suffices(struct settings *set, struct tcp_sock *own,
 					       struct end *end, __u32 unread, __u32 size)
@@ -67,7 +68,7 @@ static __always_inline bool last_byte_suffices(struct settings *set, struct tcp_
 	__u32 limit = queue_limit(set, end);
 	bool held = end->flags & END_HELD;
 
-	if (size < 2 || BPF_CORE_READ_BITFIELD(own, nonagle) & (TCP_NAGLE_OFF | TCP_NAGLE_CORK) ||
+	if (size < 2 || BPF_CORE_READ_BITFIELD(own, nonagle) & TCP_NAGLE_CORK ||
 	    READ(inet_connection_sock, (struct sock *)end->peer_sk, icsk_ack.pingpong) ||
 	    queue_cost(end, unread) > limit + limit / EXCESS)
 		return false;

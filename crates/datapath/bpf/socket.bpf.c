@@ -710,7 +710,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	}
 	reason = hold_back(own, end, &unread);
 	if (!reason && !has_room(set, end, unread, 1)) {
-		if (!rest && last_byte_suffices(set, own, end, unread, size))
+		if (last_byte_suffices(set, own, end, unread, size))
 			size--;
 		else
 			reason = REASON_QUEUE_FULL;

@@ -58,23 +58,19 @@ static __always_inline bool has_arrived(struct tcp_sock *own, struct sock *peer)
 
 /* Whether the last byte of a message is all that has to take the kernel path. With Nagle's algorithm the
  * sender then waits, now or before the message after the next; with TCP_NODELAY it does when the excess is
- * used up, before which the reader mostly runs. Not if the first byte would not leave, as with TCP_CORK, or
- * did not, as with MSG_MORE: nothing would bring an acknowledgement. Nor if the reader's program answers: its
- * end acknowledges later then (icsk_ack.pingpong, __tcp_cleanup_rbuf, net/ipv4/tcp.c).
+ * used up, before which the reader mostly runs. Not if the byte would not leave, as with TCP_CORK: nothing
+ * would bring an acknowledgement. (With MSG_MORE, which cannot be seen here, it does not leave either; the next
+ * message finds that it has not arrived, and goes whole.) Nor if the reader's program answers: its end
+ * acknowledges later then (icsk_ack.pingpong, __tcp_cleanup_rbuf, net/ipv4/tcp.c).
  */
 static __always_inline bool last_byte_suffices(struct settings *set, struct tcp_sock *own,
 					       struct end *end, __u32 unread, __u32 size)
 {
 	__u32 limit = queue_limit(set, end);
-	bool held = end->flags & END_HELD;
 
-	if (size < 2 || BPF_CORE_READ_BITFIELD(own, nonagle) & TCP_NAGLE_CORK ||
-	    READ(inet_connection_sock, (struct sock *)end->peer_sk, icsk_ack.pingpong) ||
-	    queue_cost(end, unread) > limit + limit / EXCESS)
-		return false;
-	if (own->snd_una == own->write_seq)
-		return !held;
-	return held && own->snd_nxt == own->write_seq;
+	return size > 1 && !(BPF_CORE_READ_BITFIELD(own, nonagle) & TCP_NAGLE_CORK) &&
+	       !READ(inet_connection_sock, (struct sock *)end->peer_sk, icsk_ack.pingpong) &&
+	       queue_cost(end, unread) <= limit + limit / EXCESS;
 }
 
 #endif

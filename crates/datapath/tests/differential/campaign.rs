@@ -61,7 +61,13 @@ impl Campaign {
     /// Loads the datapath for one of two cgroups.
     pub fn new(cgroup: &Cgroup, seed: Seed) -> Result<Self> {
         let cgroups = [cgroup.child("plain")?, cgroup.child("fast")?];
-        let bed = Bed::with(&cgroups[1], Options::default())?;
+        // So small that most streams meet a full queue.
+        let queue_limit = 256 << 10;
+        let options = Options {
+            queue_limit,
+            ..Options::default()
+        };
+        let bed = Bed::with(&cgroups[1], options)?;
         let rng = match seed {
             Seed::Fixed => TestRng::deterministic_rng(RngAlgorithm::ChaCha),
             Seed::Random => {

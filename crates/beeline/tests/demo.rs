@@ -72,7 +72,8 @@ fn check_share(cell: &Value) -> Result<()> {
         return Ok(());
     }
     ensure!(cell["load"] == "stream", "share of {cell}");
-    ensure!(share > 0.0 && share < 1.0, "share of {cell}");
+    ensure!(share > 0.9 && share < 1.0, "share of {cell}");
+    ensure!(cell["kernel_bytes"].as_u64() > Some(0), "bytes of {cell}");
     ensure!(reasons.keys().eq(["queue_full"]), "reasons of {cell}");
     Ok(())
 }

@@ -337,7 +337,7 @@ kernel_test! {
         let bed = bed(cgroup)?;
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let route = format!("ip route replace $(ip route get {} | sed 's/ src.*//;q') cwnd lock {LOCKED}", web.ip());
+        let route = format!("route=$(ip route get {}); ip route replace ${{route%% src*}} cwnd lock {LOCKED}", web.ip());
         client.command("sh").args(["-c", &route]).run()?;
         // The kernel looks at it when it has connected there before (net/ipv4/tcp_metrics.c).
         drop(pair(&client, &web, web.ip())?);

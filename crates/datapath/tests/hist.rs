@@ -154,6 +154,19 @@ kernel_test! {
         Ok(())
     }
 
+    /// The first eight of a socket, and one in eight of those that follow.
+    fn reads_of_many_messages_are_timed_by_samples(cgroup: &Cgroup) -> Result {
+        let bed = Bed::with(cgroup, Options::default())?;
+        let (a, b) = connection()?;
+        for _ in 0..89 {
+            write_all(&a, &[7; 10])?;
+            read_all(&b, &mut [0; 10])?;
+        }
+        assert_eq!(host(&bed)?[Hist::Read].count(), 8 + 10);
+        drop((a, b));
+        Ok(())
+    }
+
     fn reads_are_not_timed_across_the_kernel_path(cgroup: &Cgroup) -> Result {
         let bed = Bed::with(cgroup, Options { queue_limit: 1, ..Options::default() })?;
         let (a, b) = connection()?;

@@ -79,6 +79,11 @@ static __always_inline void tally(struct end *end, enum hist hist, __u64 value)
 		add(&sums->slots[hist][slot], 1ULL << 32);
 }
 
+/* To look at the clock takes a quarter of what a message costs, so after the first ones of a socket one in
+ * so many is timed.
+ */
+#define TIMED 8
+
 /* Times the message before, if all was read by now: at the last read of its reader. No program runs at
  * a read, but tcp_mstamp tells when it was (tcp_rcv_space_adjust, net/ipv4/tcp_input.c, from
  * tcp_bpf_recvmsg_parser); where it does not, it is older than the message, which is not counted then.
@@ -86,10 +91,11 @@ static __always_inline void tally(struct end *end, enum hist hist, __u64 value)
  */
 static __always_inline void time_read(struct end *end, __u32 unread)
 {
+	bool starts = end->redirected_msgs <= TIMED || end->redirected_msgs % TIMED == 0;
 	struct sock *peer = (struct sock *)end->peer_sk;
 	__u32 now, took;
 
-	if (!is_kept(HIST_READ)) {
+	if (!is_kept(HIST_READ) || (!starts && !end->sent_us)) {
 		end->sent_us = 0;
 		return;
 	}
@@ -99,7 +105,7 @@ static __always_inline void time_read(struct end *end, __u32 unread)
 		if (took <= now - end->sent_us)
 			record(end->pair, HIST_READ, took);
 	}
-	end->sent_us = now ?: 1;
+	end->sent_us = starts ? now ?: 1 : 0;
 }
 
 /* The connection of a socket is over: what it counted is its pair's from now on. */

@@ -39,7 +39,9 @@ pub(super) struct CellReport {
     pub(super) spread: [f64; 2],
     /// Redirected bytes to bytes sent over all hops, from 0 to 1.
     pub(super) redirected_share: f64,
-    /// Why something was not redirected, and how often.
+    /// Bytes that were not redirected.
+    pub(super) kernel_bytes: u64,
+    /// Why, and how often.
     pub(super) reasons: BTreeMap<&'static str, u64>,
 }
 
@@ -93,6 +95,7 @@ impl CellReport {
             // The median has sorted them.
             spread: [rounded(ratios[0]), rounded(ratios[ratios.len() - 1])],
             redirected_share: share.fraction(),
+            kernel_bytes: share.rest(),
             reasons: share.reasons,
         }
     }

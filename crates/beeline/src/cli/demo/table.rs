@@ -97,8 +97,9 @@ fn not_redirected(cell: &CellReport) -> Option<String> {
         counts => counts.join(", "),
     };
     Some(format!(
-        "{}: partly on the kernel path: {why}",
-        cell.cell().title()
+        "{}: {} over the kernel path: {why}",
+        cell.cell().title(),
+        output::bytes(cell.kernel_bytes)
     ))
 }
 

@@ -153,6 +153,11 @@ impl Share {
         }
     }
 
+    /// Bytes that were not redirected, over all hops.
+    pub(in crate::cli) fn rest(&self) -> u64 {
+        self.sent.saturating_sub(self.redirected)
+    }
+
     /// Redirected bytes to all bytes that enrolled sockets sent, for traffic whose size is not
     /// known; nothing when they sent none.
     pub(in crate::cli) fn of_enrolled(&self) -> Option<f64> {

@@ -98,5 +98,9 @@ fn drain(mut sock: &Sock, turn: &Turn) -> io::Result<Side> {
         if n == 0 {
             return Ok(arrivals.side());
         }
+        // As event loops do: it got less than it asked for, so there is no more yet.
+        if n < READ_SIZE {
+            sock.wait_readable()?;
+        }
     }
 }

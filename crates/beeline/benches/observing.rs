@@ -45,6 +45,8 @@ fn main() -> Result<()> {
     cgroup.enter()?;
     let node = Node::new()?;
     let (client, web) = (node.pod("client")?, node.pod("web")?);
+    // Each connection leaves its port in TIME_WAIT, and there are more than the usual 28,000 in a minute.
+    client.sysctl("net.ipv4.ip_local_port_range", "10000 65000")?;
     let mut path = SocketPath::load(Options::default())?;
     path.attach(cgroup.path())?;
     let (listener, addr) = web.listen((web.ip(), 0))?;

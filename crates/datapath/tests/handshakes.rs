@@ -197,6 +197,10 @@ kernel_test! {
         let mut got = [0; 5];
         read_all(&b, &mut got)?;
         assert_eq!(&got, b"hello");
+        // A direction does not return while somebody has the reader's lock, so nobody reads now.
+        testbed::traffic::write_all(&a, b"again")?;
+        read_all(&b, &mut got)?;
+        assert_eq!(&got, b"again");
         exchange(&a, &b, BYTES)?;
         drop((a, b));
         let totals = bed.emptied()?;
@@ -204,7 +208,7 @@ kernel_test! {
         expect_reasons(&totals, &[(Reason::PeerLate, 1)]);
         assert_eq!(
             (totals.closed_redirected_bytes, totals.closed_kernel_bytes),
-            (2 * BYTES, 5)
+            (2 * BYTES + 5, 5)
         );
         Ok(())
     }

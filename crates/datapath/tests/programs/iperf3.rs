@@ -70,7 +70,8 @@ kernel_test! {
     /// The same thread sends and receives on both sides, so both queues grow as far as they may.
     fn iperf3_both_ways_without_limit_works(cgroup: &Cgroup) -> Result {
         let (totals, _) = iperf3(&Bed::with(cgroup, Options::default())?, &["-t", "1", "--bidir"])?;
-        assert_eq!(totals.paired, 2);
+        // A stream that is under way before it was looked at is never at rest, and so not adopted.
+        assert!((1..=2).contains(&totals.paired), "{}", Sums(&totals));
         Ok(())
     }
 }

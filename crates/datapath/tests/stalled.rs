@@ -65,7 +65,7 @@ kernel_test! {
         let waiting: Vec<u64> = ends.iter().map(|end| end.end.redirected_bytes).collect();
         assert_eq!(waiting.len() as u64, 2 * READERS);
         let longest = waiting.iter().copied().max().unwrap_or(0);
-        assert!((QUEUE..=QUEUE + PIECE).contains(&longest), "{longest} bytes wait at one reader");
+        assert!((QUEUE..=QUEUE + QUEUE / 8 + PIECE).contains(&longest), "{longest} bytes wait at one reader");
         let (all, kept) = (waiting.iter().sum::<u64>() / page, KEPT * probe::cpus()? as u64);
         assert!(all <= memory_limit + kept, "{all} pages wait, the limit is {memory_limit}");
         // What the kernel path holds is TCP's own: both buffers of each connection.

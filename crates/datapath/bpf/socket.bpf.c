@@ -553,12 +553,12 @@ static __noinline int find_peer(struct end *end)
 }
 
 /* Why the next message of this end must not be redirected, if so; else how much waits at the reader. */
-static __always_inline enum reason hold_back(struct tcp_sock *own, struct end *end, __u32 *unread)
+static __always_inline enum reason hold_back(struct settings *set, struct tcp_sock *own,
+					     struct end *end, __u32 *unread)
 {
-	struct settings *set = get_settings();
 	__s64 pages;
 
-	if (!set || set->mode == MODE_DETACHING)
+	if (set->mode == MODE_DETACHING)
 		return REASON_RETIRED;
 	if (end->retiring)
 		return end->retiring;
@@ -599,13 +599,13 @@ static __always_inline bool may_pass(enum reason reason)
  * that began before the peer was enrolled when it is. All that went over the kernel path has to be in the
  * reader's queue by then.
  */
-static __always_inline bool may_return(struct tcp_sock *own, struct end *end, __u32 size)
+static __always_inline bool may_return(struct settings *set, struct tcp_sock *own, struct end *end,
+				       __u32 size)
 {
-	struct settings *set = get_settings();
 	struct sock *peer;
 	__u32 unread;
 
-	if (!may_pass(end->tx_reason) || !set)
+	if (!may_pass(end->tx_reason))
 		return false;
 	if (!end->peer_sk && find_peer(end))
 		return false;
@@ -698,7 +698,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	if (rest)
 		bpf_msg_apply_bytes(msg, 0);
 	if (end->tx == TX_KERNEL) {
-		if (!may_return(own, end, size))
+		if (!may_return(set, own, end, size))
 			return over_kernel_path(msg, end, REASON_NONE);
 		end->tx = TX_REDIRECT;
 		end->tx_reason = REASON_NONE;
@@ -708,7 +708,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		if (reason)
 			return over_kernel_path(msg, end, reason);
 	}
-	reason = hold_back(own, end, &unread);
+	reason = hold_back(set, own, end, &unread);
 	if (!reason && !has_room(set, end, unread, 1)) {
 		if (last_byte_suffices(set, own, end, unread, size))
 			size--;

@@ -12,7 +12,7 @@ use datapath::abi::{Mode, Reason};
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, pair, stream};
-use testbed::{Cgroup, Node, kernel_test, wait_for};
+use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
 
 const LIMIT: u32 = 1 << 20;
 
@@ -31,6 +31,34 @@ fn bed(cgroup: &Cgroup) -> Result<Bed> {
             ..Options::default()
         },
     )
+}
+
+/// A connection between two pods, and what is sent on it and expected from it.
+struct Stream {
+    bed: Bed,
+    _pods: (Node, [Pod; 2]),
+    a: TcpStream,
+    b: TcpStream,
+    to_b: Pattern,
+    at_b: Pattern,
+}
+
+impl Stream {
+    fn open(cgroup: &Cgroup) -> Result<Self> {
+        let bed = bed(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        Ok(Self {
+            bed,
+            _pods: (node, [web, client]),
+            a,
+            b,
+            to_b: Pattern::new(seed),
+            at_b: Pattern::new(seed),
+        })
+    }
 }
 
 /// Writes 4 KiB at a time until the socket refuses more.
@@ -143,12 +171,7 @@ fn after_detaching(
 
 kernel_test! {
     fn direction_comes_back_when_the_reader_has_caught_up(cgroup: &Cgroup) -> Result {
-        let bed = bed(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        let seed = seed();
-        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let Stream { bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
         for round in 1..=5 {
             let times = bed.totals()?.count(Reason::QueueFull);
             let filled = fill(&mut a, &mut to_b)?;
@@ -165,12 +188,7 @@ kernel_test! {
 
     /// One byte is under way, another waits for its acknowledgement, and TCP takes no more.
     fn last_bytes_of_two_messages_make_the_sender_wait(cgroup: &Cgroup) -> Result {
-        let bed = bed(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        let seed = seed();
-        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let Stream { bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
         for round in 1..=20 {
             let filled = fill(&mut a, &mut to_b)?;
             assert!(filled > u64::from(LIMIT), "round {round}");
@@ -226,12 +244,7 @@ kernel_test! {
     /// It comes back behind what is unread, but not while that is most of the limit. A message of one
     /// byte cannot be taken apart.
     fn direction_comes_back_at_half_the_limit(cgroup: &Cgroup) -> Result {
-        let bed = bed(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        let seed = seed();
-        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let Stream { bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
         let half = u64::from(LIMIT / 2);
         let filled = fill(&mut a, &mut to_b)?;
         read_exactly(&b, &mut at_b, filled - half - 1)?;
@@ -290,12 +303,7 @@ kernel_test! {
     }
 
     fn sender_waits_between_messages_only_while_the_reader_is_behind(cgroup: &Cgroup) -> Result {
-        let _bed = bed(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        let seed = seed();
-        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let Stream { bed: _bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
         assert_eq!(low_water(&a), 0);
         let filled = fill(&mut a, &mut to_b)?;
         assert_eq!(low_water(&a), 1);
@@ -306,12 +314,7 @@ kernel_test! {
 
     /// What is under way has to be read before the direction can return.
     fn little_is_under_way_only_while_the_reader_is_behind(cgroup: &Cgroup) -> Result {
-        let bed = bed(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        let seed = seed();
-        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        let Stream { bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
         for _ in 0..3 {
             let filled = fill(&mut a, &mut to_b)?;
             read_exactly(&b, &mut at_b, filled)?;

@@ -261,6 +261,20 @@ struct candidate {
 	__u32 pad;
 };
 
+/* An end of a connection from before the attachment, which user space found to be local and fit. */
+struct newcomer {
+	struct handshake own;
+	struct program program; /* that has the socket */
+	__u32 queue_limit; /* as in struct rule_options, of the rules that let it pass */
+	__u32 generation; /* of these rules */
+	__u32 flags; /* END_CLIENT, or none */
+	__u32 pad;
+};
+
+enum earlier_limits {
+	MAX_NEWCOMERS = 8192, /* at once */
+};
+
 enum rule_limits {
 	MAX_RULES = 1024,
 	RULE_WORDS = MAX_RULES / 64,
@@ -384,7 +398,8 @@ struct end_record {
 	__u32 unread; /* bytes that wait in the psock queue */
 	__u32 state; /* TCP state, include/net/tcp_states.h */
 	__u8 has_psock; /* 0: the socket is plain TCP again */
-	__u8 pad[3];
+	__u8 is_newcomer; /* nothing is known of the connection, and it could be enrolled */
+	__u8 pad[2];
 	__u32 srtt_us; /* smoothed round-trip time of the kernel path; 0 if TCP has none */
 };
 
@@ -406,6 +421,7 @@ _Static_assert(sizeof(struct conn) == 40, "conn");
 _Static_assert(sizeof(struct offer) == 104, "offer");
 _Static_assert(sizeof(struct rule_options) == 8, "rule_options");
 _Static_assert(sizeof(struct candidate) == 64, "candidate");
+_Static_assert(sizeof(struct newcomer) == 48, "newcomer");
 _Static_assert(sizeof(struct facts) == 80, "facts");
 _Static_assert(sizeof(struct rule_answer) == 40, "rule_answer");
 _Static_assert(sizeof(struct rule_range) == 24, "rule_range");

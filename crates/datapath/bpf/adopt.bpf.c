@@ -107,12 +107,8 @@ static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
 {
 	struct handshake own = end->own;
 	struct totals *sums = get_totals();
-	int callbacks = CALLBACKS;
 
-	if (!sums ||
-	    bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &callbacks, sizeof(callbacks)))
-		return false;
-	if (!enter_maps(tp, &own))
+	if (!sums || !call_back(tp, CALLBACKS) || !enter_maps(tp, &own))
 		return false;
 	/* Last of all, as whoever comes before that still runs TCP's own calls; and who retires marks
 	 * the ends first, then looks whether they are in the map.

@@ -14,6 +14,7 @@
 #include "vmlinux.h"
 #include "lib/capture.h"
 #include "lib/count.h"
+#include "lib/fit.h"
 #include "lib/flight.h"
 #include "lib/full.h"
 #include "lib/hist.h"
@@ -36,6 +37,8 @@ const volatile struct {
 	struct end_report end_report;
 	struct process process;
 	struct candidate candidate;
+	struct newcomer newcomer;
+	enum earlier_limits earlier_limits;
 	struct rule_answer rule_answer;
 	struct rule_range rule_range;
 	struct rule_options rule_options;
@@ -197,18 +200,7 @@ static __always_inline enum reason unsuitable(struct sock *sk)
 {
 	struct settings *set = get_settings();
 
-	if (!set || set->mode != MODE_ON)
-		return REASON_DETACHING;
-	if (bpf_core_field_exists(((struct tcp_sock *)sk)->is_mptcp) &&
-	    READ(tcp_sock, sk, is_mptcp))
-		return REASON_MPTCP;
-	if (READ_BITS(sock, sk, sk_kern_sock))
-		return REASON_KERNEL_SOCKET;
-	if (READ(tcp_sock, sk, inet_conn.icsk_ulp_ops))
-		return REASON_ULP;
-	if (READ_BITS(tcp_sock, sk, syn_data) || READ(tcp_sock, sk, fastopen_rsk))
-		return REASON_FAST_OPEN;
-	return has_option(sk) ? REASON_OPTION : REASON_NONE;
+	return set && set->mode == MODE_ON ? unfit(sk) : REASON_DETACHING;
 }
 
 /* Puts the socket of a sock_ops context into both maps. */

@@ -233,6 +233,8 @@ struct tcp_sock {
 	__u32 copied_seq;
 	__u32 write_seq;
 	__u32 snd_una;
+	__u64 bytes_acked; /* by which snd_una has grown */
+	__u64 bytes_received; /* by which rcv_nxt has grown */
 	__u32 snd_cwnd_clamp;
 	__u32 mss_cache;
 	__u64 tcp_mstamp;
@@ -240,6 +242,7 @@ struct tcp_sock {
 	__u32 srtt_us; /* of eighths of microseconds */
 	__u8 syn_data : 1;
 	__u8 recvmsg_inq : 1;
+	__u8 bpf_sock_ops_cb_flags;
 	bool is_mptcp;
 	struct request_sock *fastopen_rsk;
 };

@@ -16,8 +16,8 @@ mod generated {
 pub use generated::types::{
     candidate as Candidate, conn as Conn, end as End, end_record as EndRecord,
     end_report as EndReport, endpoints as Endpoints, event as Event, handshake as Handshake,
-    hists as Hists, offer as Offer, pair as Pair, piece as Piece, process as Process,
-    program as Program, rule_answer as RuleAnswer, rule_options as RuleOptions,
+    hists as Hists, newcomer as Newcomer, offer as Offer, pair as Pair, piece as Piece,
+    process as Process, program as Program, rule_answer as RuleAnswer, rule_options as RuleOptions,
     rule_range as RuleRange, rule_set as RuleSet, rules as Rules, settings as Settings,
     tally as Tally, totals as Totals,
 };
@@ -35,6 +35,12 @@ pub(crate) const NO_RULE: usize = types::rule_limits::NO_RULE.0 as usize;
 
 /// Places of one generation of rules.
 pub(crate) const RULE_PLACES: usize = types::rule_limits::RULE_PLACES.0 as usize;
+
+/// How many connections from before the attachment are chosen at once, at most.
+pub(crate) const MAX_NEWCOMERS: usize = types::earlier_limits::MAX_NEWCOMERS.0 as usize;
+
+/// [`End::flags`] of an end that connected.
+pub(crate) const END_CLIENT: u32 = types::end_flag::END_CLIENT.0;
 
 /// Most bytes of a message that are captured.
 pub const CAPTURE_MAX: u32 = types::capture_limits::CAPTURE_MAX.0;
@@ -67,7 +73,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Candidate Conn End EndRecord EndReport Event Handshake Hists Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Totals);
+wire!(Candidate Conn End EndRecord EndReport Event Handshake Hists Newcomer Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Totals);
 
 /// Values without padding are equal if their bytes are.
 macro_rules! key {
@@ -103,7 +109,7 @@ impl End {
     /// Whether it is the end that connected; else it was accepted.
     #[must_use]
     pub fn is_client(&self) -> bool {
-        u32::from(self.flags) & types::end_flag::END_CLIENT.0 != 0
+        u32::from(self.flags) & END_CLIENT != 0
     }
 
     /// Whether the connection is over and was added to the totals.

@@ -1,12 +1,9 @@
 //! Enrolling connections that are live: those whose ends were local and fit, but blocked when they
 //! were made, once neither does any more.
 
-use std::collections::{HashMap, HashSet};
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::thread;
+use std::collections::HashSet;
 
-use libbpf_rs::{Iter, Link, MapHandle, Object};
+use libbpf_rs::Link;
 
 use crate::maps::{Maps, SHARED};
 use crate::{Error, Result, netns, object};
@@ -30,8 +27,8 @@ impl Adopter {
             .load()
             .map_err(Error::bpf("load", "the iterators that adopt connections"))?;
         Ok(Self {
-            ready: attach(&object, "beeline_ready", Some(maps.get("waiting")))?,
-            adopt: attach(&object, "beeline_adopt", None)?,
+            ready: object::attach_iterator(&object, "beeline_ready", Some(maps.get("waiting")))?,
+            adopt: object::attach_iterator(&object, "beeline_adopt", None)?,
         })
     }
 
@@ -45,42 +42,14 @@ impl Adopter {
         if namespaces.is_empty() {
             return Ok(());
         }
-        let mut found = HashMap::new();
-        netns::find(&namespaces, &mut found)?;
         // The client's end has to be enrolled before the server's, wherever they are.
-        for _ in 0..2 {
-            for namespace in found.values() {
-                // On a thread of its own, as it moves there.
-                thread::scope(|scope| {
-                    let sweep = scope.spawn(|| netns::sweep(&self.adopt, namespace));
-                    sweep.join().expect("it does not panic")
-                })?;
-            }
-        }
-        Ok(())
+        netns::sweep_twice(&self.adopt, &namespaces)
     }
 
     /// The network namespaces of connections that are ready.
     fn ready(&self) -> Result<HashSet<u32>> {
-        const WHAT: &str = "the iterator over connections that wait";
-        let mut bytes = Vec::new();
-        Iter::new(&self.ready)
-            .map_err(Error::bpf("run", WHAT))?
-            .read_to_end(&mut bytes)
-            .map_err(Error::io("read", WHAT))?;
+        let bytes = object::read(&self.ready, "the iterator over connections that wait")?;
         let number = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().expect("four of them"));
         Ok(bytes.chunks_exact(4).map(number).collect())
     }
-}
-
-fn attach(object: &Object, name: &str, map: Option<&MapHandle>) -> Result<Link> {
-    let program = object
-        .progs_mut()
-        .find(|program| program.name() == name)
-        .unwrap_or_else(|| panic!("bpf/adopt.bpf.c defines {name}"));
-    let link = match map {
-        Some(map) => program.attach_iter(map.as_fd()),
-        None => program.attach(),
-    };
-    link.map_err(Error::bpf("attach the iterator", name))
 }

@@ -10,6 +10,7 @@ pub mod capture;
 mod chosen;
 pub mod cost;
 pub mod drain;
+pub mod earlier;
 pub mod ends;
 mod error;
 pub mod events;

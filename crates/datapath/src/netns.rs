@@ -3,25 +3,37 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
-use libbpf_rs::{Iter, Link};
+use libbpf_rs::Link;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{Error, Result};
+use crate::{Error, Result, object};
 
 /// Runs an iterator over TCP sockets in a network namespace, into which it moves the calling thread.
 pub(crate) fn sweep(iterator: &Link, namespace: &File) -> Result<()> {
     const WHAT: &str = "the iterator over TCP sockets";
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| Error::io("enter", "a network namespace")(error.into()))?;
-    Iter::new(iterator)
-        .map_err(Error::bpf("run", WHAT))?
-        .read_to_end(&mut Vec::new())
-        .map_err(Error::io("read", WHAT))?;
+    object::read(iterator, WHAT)?;
+    Ok(())
+}
+
+/// Runs an iterator over TCP sockets in these network namespaces, by their inode numbers, and then once
+/// more in all of them.
+pub(crate) fn sweep_twice(iterator: &Link, namespaces: &HashSet<u32>) -> Result<()> {
+    let mut found = HashMap::new();
+    find(namespaces, &mut found)?;
+    for namespace in found.values().chain(found.values()) {
+        // On a thread of its own, as it moves there.
+        thread::scope(|scope| {
+            let sweep = scope.spawn(|| self::sweep(iterator, namespace));
+            sweep.join().expect("it does not panic")
+        })?;
+    }
     Ok(())
 }
 

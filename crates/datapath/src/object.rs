@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use libbpf_rs::{Iter, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{Iter, Link, MapHandle, Object, ObjectBuilder, OpenObject};
 
 use crate::maps::{Maps, SHARED};
 use crate::{Error, Result};
@@ -30,6 +30,10 @@ pub(crate) static RELEASE: &Elf<[u8]> =
 /// The iterators that enrol connections which are live.
 pub(crate) static ADOPT: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/adopt.bpf.o")));
+
+/// The iterators that find connections from before the attachment.
+pub(crate) static EARLIER: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/earlier.bpf.o")));
 
 /// Iterators over processes and their listeners.
 pub(crate) static PROGRAMS: &Elf<[u8]> =
@@ -79,19 +83,37 @@ pub(crate) fn open_iterator(
     Ok(open)
 }
 
-/// Runs a program of such an object over the map `ends`, and returns what it wrote.
-pub(crate) fn iterate(object: &Object, name: &str, maps: &Maps) -> Result<Vec<u8>> {
+/// Attaches an iterator of an object, over the elements of a map if it is one over these.
+pub(crate) fn attach_iterator(
+    object: &Object,
+    name: &str,
+    map: Option<&MapHandle>,
+) -> Result<Link> {
     let program = object
         .progs_mut()
         .find(|program| program.name() == name)
         .unwrap_or_else(|| panic!("the object defines {name}"));
-    let link = program
-        .attach_iter(maps.get("ends").as_fd())
-        .map_err(Error::bpf("attach the iterator to", "the map ends"))?;
+    let link = match map {
+        Some(map) => program.attach_iter(map.as_fd()),
+        None => program.attach(),
+    };
+    link.map_err(Error::bpf("attach the iterator", name))
+}
+
+/// Runs an attached iterator, `what` in words, and returns what it wrote.
+pub(crate) fn read(iterator: &Link, what: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    Iter::new(&link)
-        .map_err(Error::bpf("run", "the iterator over sockets"))?
+    Iter::new(iterator)
+        .map_err(Error::bpf("run", what))?
         .read_to_end(&mut bytes)
-        .map_err(Error::io("read", "the iterator over sockets"))?;
+        .map_err(Error::io("read", what))?;
     Ok(bytes)
+}
+
+/// Runs an iterator of an object over the map `ends`, and returns what it wrote.
+pub(crate) fn iterate(object: &Object, name: &str, maps: &Maps) -> Result<Vec<u8>> {
+    read(
+        &attach_iterator(object, name, Some(maps.get("ends")))?,
+        "the iterator over sockets",
+    )
 }

@@ -42,12 +42,7 @@ impl Release {
         let object = open
             .load()
             .map_err(Error::bpf("load", "the iterator that releases sockets"))?;
-        let link = object
-            .progs_mut()
-            .next()
-            .expect("an iterator's object defines one program")
-            .attach()
-            .map_err(Error::bpf("attach", "the iterator that releases sockets"))?;
+        let link = object::attach_iterator(&object, "beeline_release", None)?;
         Ok(Self {
             object,
             link: Arc::new(link),

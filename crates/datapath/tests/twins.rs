@@ -9,13 +9,15 @@
 mod common;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 
 use common::{
     Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_connections, expect_reasons,
     set_option,
 };
-use datapath::abi::{Handshake, Reason};
+use datapath::abi::{Handshake, Mode, Reason};
+use datapath::earlier::Earlier;
 use socket2::{Domain, Socket, Type};
 use testbed::isolate::TEST_CGROUP;
 use testbed::traffic::{STALL, SocketOptions, accept, options};
@@ -298,6 +300,35 @@ kernel_test! {
         assert_eq!((totals.enrolled, totals.paired), (1, 0));
         assert_eq!(totals.closed_redirected_bytes, 0);
         Ok(())
+    }
+
+    /// Nor if of each only one end could be enrolled, and these two were a pair by their numbers.
+    fn twins_from_before_are_left_alone(cgroup: &Cgroup) -> Result {
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        let a = sides[0].connect()?;
+        let b = accept(&real)?;
+        let bed = Bed::on(cgroup)?;
+        let earlier = Earlier::load(&bed)?;
+        let id = fs::metadata(cgroup.path())?.ino();
+        let find = || earlier.find(&bed, |cgroup| cgroup == id);
+        let twin = find()?[0].client.end.own;
+        bed.set_mode(Mode::Off)?;
+        let (forged, c) = (sides[1].listen_as(twin)?, sides[1].connect_as(twin)?);
+        let d = accept(&forged)?;
+        assert!(find()?.is_empty());
+        for sock in [&a, &d] {
+            sock.set_nonblocking(false)?;
+        }
+        assert!(find()?.is_empty());
+        for sock in [&c, &d] {
+            sock.shutdown(Shutdown::Both)?;
+        }
+        drop((c, d));
+        a.set_nonblocking(true)?;
+        assert_eq!(find()?.len(), 1);
+        exchange(&a, &b, BYTES)
+            .map(drop)
     }
 
     fn twins_in_their_handshake_are_not_mispaired(cgroup: &Cgroup) -> Result {

@@ -1,5 +1,6 @@
 //! The agent: loads the datapath and serves those who want to look; never in the data path.
 
+mod adopt;
 mod capture;
 mod explain;
 mod http;

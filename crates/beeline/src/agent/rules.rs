@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use datapath::abi::{EndRecord, Handshake, Program, Reason, RuleAnswer, RuleSet, Settings};
+use datapath::abi::{
+    EndRecord, Handshake, Program, Reason, RuleAnswer, RuleOptions, RuleSet, Settings,
+};
 use datapath::drain::{self, Outcome};
+use datapath::earlier::Earlier;
 use datapath::ends::Ends;
 use datapath::programs::Programs;
 use datapath::rules::{self, InForce, Known, Opinion, Ruling, Tables};
@@ -179,13 +182,33 @@ impl Rules {
         Ok(excluded.len())
     }
 
+    /// Finds connections from before the attachment, and lets those be adopted that the rules let pass.
+    /// Returns how many; there may be more if it is [`Earlier::AT_ONCE`].
+    ///
+    /// # Errors
+    /// When the kernel refuses a step.
+    pub(super) fn remember(&self, maps: &Maps, earlier: &Earlier) -> Result<usize> {
+        // Nobody puts other rules in force meanwhile.
+        let state = self.lock();
+        let found = earlier.find(maps, |cgroup| state.host.cgroups.contains_key(&cgroup))?;
+        let passing = found.into_iter().filter_map(|both| {
+            let (client, server) = (Known::of(&both.client), Known::of(&both.server));
+            let ruling = state.tables.rule(&client, &server);
+            let options = state.adoptable(&ruling)?;
+            Some((both, options.queue_limit))
+        });
+        let passing: Vec<_> = passing.take(Earlier::AT_ONCE).collect();
+        earlier.remember(maps, &passing)?;
+        Ok(passing.len())
+    }
+
     /// Nobody puts other rules in force meanwhile.
     fn admit(&self, maps: &Maps, waiting: &[EndRecord]) -> Result<()> {
         let state = self.lock();
-        let may_be_adopted =
-            |ruling: &Ruling| ruling.reason.is_none() && state.tables.options(ruling).at_once == 0;
         let rulings = rulings(&state.tables, waiting).into_iter();
-        let passing = rulings.filter(|(_, ruling)| ruling.as_ref().is_some_and(may_be_adopted));
+        let passes =
+            |ruling: &Option<Ruling>| ruling.is_some_and(|one| state.adoptable(&one).is_some());
+        let passing = rulings.filter(|(_, ruling)| passes(ruling));
         maps.let_pass(&passing.map(|(client, _)| client).collect::<Vec<_>>())
     }
 
@@ -255,6 +278,12 @@ impl State {
             tables,
             in_force,
         })
+    }
+
+    /// How a connection is adopted, if it may be.
+    fn adoptable(&self, ruling: &Ruling) -> Option<RuleOptions> {
+        let options = self.tables.options(ruling);
+        (ruling.reason.is_none() && options.at_once == 0).then_some(options)
     }
 
     /// Says which rules accept a cgroup, as far as is known now. Returns whether that was known before,

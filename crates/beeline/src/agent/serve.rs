@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use datapath::Maps;
-use datapath::adopt::Adopter;
 use datapath::programs::Programs;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{debug, warn};
 
+use super::adopt;
 use super::capture::Gate;
 use super::privileges;
 use super::reload::{Cause, Live};
@@ -33,11 +33,6 @@ const TIDY: Duration = Duration::from_secs(30);
 /// A handshake takes at most as long as a SYN-ACK is repeated: 63 s with the kernel's defaults
 /// (net.ipv4.tcp_synack_retries).
 const HANDSHAKE: Duration = Duration::from_secs(120);
-
-/// Least time between two looks for connections that do not block any more; and at most one part in
-/// so many of the time is spent looking.
-const ADOPT_PERIOD: Duration = Duration::from_millis(50);
-const ADOPT_SHARE: u32 = 200;
 
 /// How long the thread that looks at programs waits for the next one, again and again.
 const LISTEN: Duration = Duration::from_secs(60);
@@ -81,10 +76,11 @@ pub(super) fn run(
     // These end with the process, wherever they are: stopping is no worse than being killed, and a look
     // at all programs of a busy host may take seconds.
     let (looking, following, learning) = (live.clone(), live.clone(), live.clone());
+    let adopting = live.clone();
     thread::spawn(move || look_at_programs(&looking, &for_programs));
     thread::spawn(move || follow_workloads(&following, tree, &for_workloads));
     feed.follow(move |source, news| learn(&learning, source, news, &for_containers));
-    thread::spawn(move || adopt(&for_adoption));
+    thread::spawn(move || adopt::run(&adopting, &for_adoption));
     thread::spawn(move || accept(&listener, &desk));
     thread::scope(|scope| {
         scope.spawn(|| hub.run(&maps));
@@ -174,21 +170,6 @@ fn follow_workloads(live: &Live, mut tree: Tree, maps: &Maps) {
 fn learn(live: &Live, source: usize, news: News, maps: &Maps) {
     if let Err(error) = live.rules().learn(maps, source, news) {
         warn!("connections of a container are not judged by what was told of it: {error}");
-    }
-}
-
-/// Enrols connections whose ends blocked at first.
-fn adopt(maps: &Maps) {
-    let look = || -> datapath::Result<()> {
-        let adopter = Adopter::load(maps)?;
-        loop {
-            let begin = Instant::now();
-            adopter.look()?;
-            thread::sleep((begin.elapsed() * ADOPT_SHARE).max(ADOPT_PERIOD));
-        }
-    };
-    if let Err(error) = look() {
-        warn!("connections that blocked when they were made stay on the kernel path: {error}");
     }
 }
 

@@ -54,8 +54,8 @@ setting::settings! {
     /// "kernel" to leave them alone.
     "defaults.path" otherwise: Outcome, example "\"kernel\"", Change::Live;
 
-    /// Whether connections are adopted that did not fit when they were made, for instance because a
-    /// socket blocked, where no rule says.
+    /// Whether connections are adopted while they run, where no rule says: those from before the agent,
+    /// and those that did not fit when they were made, for instance because a socket blocked.
     "defaults.adopt" adopt: Adopt, example "false", Change::Live;
 
     /// Sockets of Docker and Podman, which tell names and labels of containers for rules and views, each

@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::kinds::Cgroup;
+use clap::builder::BoolishValueParser;
+
+use super::kinds::{Adopt, Cgroup};
 use super::mistake::{File, Mistake};
 use super::setting::{Origin, Setting};
 use super::{Config, check};
@@ -25,6 +27,11 @@ pub struct Sources {
     /// Cover the processes of this cgroup2 directory, whatever the configuration says
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
+
+    /// "off" leaves connections alone that began before the agent or did not fit when they were made,
+    /// where no rule says otherwise [values: on, off]
+    #[arg(long, value_name = "SWITCH", value_parser = BoolishValueParser::new())]
+    pub adopt: Option<bool>,
 }
 
 /// Why a configuration cannot be used.
@@ -59,7 +66,7 @@ impl Sources {
     pub fn of(config: &Path) -> Self {
         Self {
             config: Some(config.into()),
-            cgroup: None,
+            ..Self::default()
         }
     }
 
@@ -79,6 +86,12 @@ impl Sources {
             config.cgroup = Setting {
                 value: Cgroup::Dir(cgroup.clone()),
                 origin: Origin::Flag { flag: "--cgroup" },
+            };
+        }
+        if let Some(adopt) = self.adopt {
+            config.adopt = Setting {
+                value: Adopt(adopt),
+                origin: Origin::Flag { flag: "--adopt" },
             };
         }
         Ok(config)

@@ -17,6 +17,14 @@
 #define CALLBACKS \
 	(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
 
+/* Lets sock_ops programs hear more of a socket, whose lock the caller has. From Linux 6.12 on. */
+static __always_inline bool call_back(struct tcp_sock *tp, int more)
+{
+	int flags = READ(tcp_sock, tp, bpf_sock_ops_cb_flags) | more;
+
+	return !bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
+}
+
 static __always_inline struct handshake mirror(struct handshake h)
 {
 	return (struct handshake){ .snd_nxt = h.rcv_nxt, .rcv_nxt = h.snd_nxt };

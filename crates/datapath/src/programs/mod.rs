@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use libbpf_rs::{Iter, Object, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{Object, RingBuffer, RingBufferBuilder};
 
 use self::elf::Code;
 use crate::abi::{Process, Program, Verdict, Wire};
@@ -214,18 +214,7 @@ impl<'a> Programs<'a> {
     }
 
     fn iterate(&self, name: &str) -> Result<Vec<u8>> {
-        let program = self
-            .object
-            .progs_mut()
-            .find(|program| program.name() == name)
-            .unwrap_or_else(|| panic!("bpf/programs.bpf.c defines {name}"));
-        let link = program.attach().map_err(Error::bpf("attach", name))?;
-        let mut bytes = Vec::new();
-        Iter::new(&link)
-            .map_err(Error::bpf("run", name))?
-            .read_to_end(&mut bytes)
-            .map_err(Error::io("read", name))?;
-        Ok(bytes)
+        object::read(&object::attach_iterator(&self.object, name, None)?, name)
     }
 }
 

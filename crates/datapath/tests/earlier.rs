@@ -1,0 +1,308 @@
+//! Connections from before the attachment are enrolled while they run, in order and without loss, and
+//! only if both ends are proved to be on this host (invariants 1 to 4).
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    Bed, Result, SOON, disconnect, exchange, expect_connections, expect_reasons, seed, set_option,
+    talk,
+};
+use datapath::abi::{Mode, Reason, Verdict};
+use datapath::adopt::Adopter;
+use datapath::drain;
+use datapath::earlier::{Connection, Earlier};
+use testbed::isolate::TEST_CGROUP;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{self, SocketOptions, stream};
+use testbed::{Cgroup, Masquerade, Node, Pod, kernel_test, wait_for};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+const BYTES: u64 = 1 << 20;
+
+/// A datapath that came late.
+struct Late<'a> {
+    bed: Bed,
+    earlier: Earlier,
+    adopter: Adopter,
+    cgroup: &'a Cgroup,
+}
+
+impl<'a> Late<'a> {
+    fn on(cgroup: &'a Cgroup) -> Result<Self> {
+        let bed = Bed::on(cgroup)?;
+        Ok(Self {
+            earlier: Earlier::load(&bed)?,
+            adopter: Adopter::load(&bed)?,
+            bed,
+            cgroup,
+        })
+    }
+
+    fn find(&self) -> Result<Vec<Connection>> {
+        let id = fs::metadata(self.cgroup.path())?.ino();
+        Ok(self.earlier.find(&self.bed, |cgroup| cgroup == id)?)
+    }
+
+    /// Finds, remembers and adopts; returns how many were found.
+    fn look(&self) -> Result<usize> {
+        let found: Vec<_> = self.find()?.into_iter().map(|both| (both, 0)).collect();
+        self.earlier.remember(&self.bed, &found)?;
+        self.adopter.look()?;
+        Ok(found.len())
+    }
+}
+
+struct Stage {
+    node: Node,
+    web: Pod,
+    client: Pod,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let node = Node::new()?;
+        Ok(Self {
+            web: node.pod("web")?,
+            client: node.pod("client")?,
+            node,
+        })
+    }
+
+    fn pair(&self) -> Result<(TcpStream, TcpStream)> {
+        Ok(traffic::pair(&self.client, &self.web, self.web.ip())?)
+    }
+}
+
+/// Both ends are enrolled: what they send from now on is redirected but for what comes first.
+fn expect_redirected(late: &Late, pairs: Vec<(TcpStream, TcpStream)>) -> Result {
+    let connections = pairs.len() as u64;
+    for (a, b) in &pairs {
+        exchange(a, b, BYTES)?;
+    }
+    drop(pairs);
+    let totals = late.bed.emptied()?;
+    expect_connections(&totals, connections);
+    expect_reasons(&totals, &[]);
+    let least = (2 * BYTES - 200_000) * connections;
+    let found = totals.closed_redirected_bytes;
+    assert!(found >= least, "{}", common::Sums(&totals));
+    Ok(())
+}
+
+/// The same pattern goes from one to the other until `end`, and all of it arrives.
+fn stream_until(from: &TcpStream, to: &TcpStream, end: &AtomicBool) -> Result {
+    let sent = seed();
+    let (mut pattern, mut arrived) = (Pattern::new(sent), Pattern::new(sent));
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| -> Result {
+            while !end.load(Ordering::Relaxed) {
+                stream::send_from(from, &mut pattern, 3000, 700)?;
+                thread::yield_now();
+            }
+            Ok(stream::finish(from)?)
+        });
+        let mut buf = [0; 5000];
+        loop {
+            let n = traffic::read(to, &mut buf)?;
+            if n == 0 {
+                break;
+            }
+            assert_eq!(arrived.differs(&buf[..n]), None);
+        }
+        sender.join().expect("the sender panicked")
+    })?;
+    assert_eq!(pattern.offset(), arrived.offset());
+    Ok(())
+}
+
+/// What a non-blocking connect says.
+fn in_progress(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::EINPROGRESS) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+kernel_test! {
+    fn connections_from_before_are_enrolled(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let (fresh, used, read_late) = (stage.pair()?, stage.pair()?, stage.pair()?);
+        let large = seed();
+        for (a, b) in [(&used.0, &used.1), (&used.1, &used.0)] {
+            talk(a, b)?;
+            thread::scope(|scope| {
+                let sender = scope.spawn(|| stream::send_from(a, &mut Pattern::new(large), 4 << 20, 9000));
+                let mut all = vec![0; 4 << 20];
+                traffic::read_all(b, &mut all)?;
+                assert_eq!(Pattern::new(large).differs(&all), None);
+                Ok::<_, Error>(sender.join().expect("the sender panicked")?)
+            })?;
+        }
+        traffic::write_all(&read_late.0, b"hello")?;
+        let late = Late::on(cgroup)?;
+        assert_eq!((late.look()?, late.bed.totals()?.paired), (3, 2));
+        traffic::read_all(&read_late.1, &mut [0; 5])?;
+        assert_eq!((late.look()?, late.bed.totals()?.paired), (0, 3));
+        expect_redirected(&late, vec![fresh, used, read_late])
+    }
+
+    /// Two nodes with equal addresses, and ends that know each other by others than their own.
+    fn ends_are_told_by_their_handshakes_alone(cgroup: &Cgroup) -> Result {
+        let stages = [Stage::new()?, Stage::new()?];
+        let vip: SocketAddr = "10.97.0.1:80".parse()?;
+        let mut pairs = Vec::new();
+        for stage in &stages {
+            let (listener, at) = stage.web.listen((stage.web.ip(), 8080))?;
+            let _service = stage.node.service_with(vip, at, Masquerade::Always)?;
+            for addr in [vip, at] {
+                let from = SocketOptions::new().bind((stage.client.ip(), 4000 + addr.port()));
+                let a = stage.client.run(|| from.connect(addr))??;
+                pairs.push((a, traffic::accept(&listener)?));
+            }
+        }
+        let late = Late::on(cgroup)?;
+        assert_eq!(late.look()?, 4);
+        expect_redirected(&late, pairs)
+    }
+
+    fn connections_are_enrolled_while_data_flows(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let (a, b) = stage.pair()?;
+        let late = Late::on(cgroup)?;
+        let end = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let ways = [scope.spawn(|| stream_until(&a, &b, &end)), scope.spawn(|| stream_until(&b, &a, &end))];
+            let enrolled = wait_for("the connection to be enrolled", SOON, || {
+                late.look().is_ok() && late.bed.totals().is_ok_and(|totals| totals.paired == 1)
+            });
+            thread::sleep(Duration::from_millis(200));
+            end.store(true, Ordering::Relaxed);
+            for way in ways {
+                way.join().expect("a peer panicked")?;
+            }
+            Ok::<_, Error>(enrolled?)
+        })?;
+        drop((a, b));
+        let totals = late.bed.emptied()?;
+        assert!(totals.closed_redirected_bytes > 0, "{}", common::Sums(&totals));
+        Ok(())
+    }
+
+    fn connections_that_do_not_fit_are_left_alone_until_they_do(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let [blocks, option, shared] = [stage.pair()?, stage.pair()?, stage.pair()?];
+        blocks.0.set_nonblocking(false)?;
+        set_option(&option.1, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 2)?;
+        let its = Stdio::from(shared.1.as_fd().try_clone_to_owned()?);
+        let mut other = Command::new("sleep").arg("60").stdin(its).spawn()?;
+        let late = Late::on(cgroup)?;
+        let left_alone = late.look();
+        other.kill()?;
+        other.wait()?;
+        assert_eq!((left_alone?, late.bed.conns().len()), (0, 0));
+        blocks.0.set_nonblocking(true)?;
+        set_option(&option.1, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1)?;
+        assert_eq!((late.look()?, late.bed.conns().len()), (3, 3));
+        expect_redirected(&late, vec![blocks, option, shared])
+    }
+
+    fn half_closed_connection_is_left_alone(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let (a, b) = stage.pair()?;
+        let late = Late::on(cgroup)?;
+        stream::finish(&a)?;
+        wait_for("the end of the stream", SOON, || matches!(b.peek(&mut [0]), Ok(0)))?;
+        assert_eq!(late.look()?, 0);
+        drop((a, b));
+        late.bed.none_enrolled(&[])
+    }
+
+    fn program_that_may_splice_is_left_alone(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let pair = stage.pair()?;
+        let late = Late::on(cgroup)?;
+        let own = late.find()?[0].client.end.program;
+        for verdict in [Verdict::MaySplice, Verdict::Unknown] {
+            late.bed.set_verdict(own, verdict)?;
+            assert_eq!(late.look()?, 0);
+        }
+        exchange(&pair.0, &pair.1, BYTES)?;
+        late.bed.none_enrolled(&[])
+    }
+
+    fn connection_out_of_the_cgroup_is_left_alone(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let (listener, addr) = stage.web.listen((stage.web.ip(), 0))?;
+        // A socket belongs to the cgroup that its maker was in.
+        let elsewhere = Cgroup::create(TEST_CGROUP)?;
+        elsewhere.enter()?;
+        let a = stage.client.connect(addr);
+        cgroup.enter()?;
+        let (a, b) = (a?, traffic::accept(&listener)?);
+        let late = Late::on(cgroup)?;
+        assert_eq!(late.look()?, 0);
+        exchange(&a, &b, BYTES)?;
+        drop((a, b));
+        late.bed.none_enrolled(&[])
+    }
+
+    fn connection_is_found_once_and_again_by_the_next_datapath(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let pair = stage.pair()?;
+        let late = Late::on(cgroup)?;
+        assert_eq!(late.look()?, 1);
+        assert!(late.find()?.is_empty());
+        for _ in 0..9 {
+            talk(&pair.0, &pair.1)?;
+        }
+        let all = late.bed.conns();
+        drain::retire(&late.bed, &all, Reason::Retired, Instant::now() + SOON, |_| {})?;
+        drop(late);
+        let later = Late::on(cgroup)?;
+        assert_eq!(later.look()?, 1);
+        expect_redirected(&later, vec![pair])
+    }
+
+    fn connection_that_ends_before_it_is_adopted_leaves_nothing(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let pair = stage.pair()?;
+        let late = Late::on(cgroup)?;
+        let found: Vec<_> = late.find()?.into_iter().map(|both| (both, 0)).collect();
+        late.earlier.remember(&late.bed, &found)?;
+        assert_eq!(late.bed.waiting().len(), 1);
+        drop(pair);
+        late.bed.none_enrolled(&[])
+    }
+
+    /// The socket lives on, and has another peer.
+    fn socket_that_was_connected_anew_is_not_taken_for_what_it_was(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let (listener, addr) = stage.web.listen((stage.web.ip(), 0))?;
+        let a = stage.client.connect(addr)?;
+        let b = traffic::accept(&listener)?;
+        let late = Late::on(cgroup)?;
+        let found: Vec<_> = late.find()?.into_iter().map(|both| (both, 0)).collect();
+        disconnect(&a)?;
+        late.bed.set_mode(Mode::Off)?;
+        socket2::SockRef::from(&a).connect(&addr.into()).or_else(in_progress)?;
+        let other = traffic::accept(&listener)?;
+        late.bed.set_mode(Mode::On)?;
+        late.earlier.remember(&late.bed, &found)?;
+        late.adopter.look()?;
+        assert_eq!((late.bed.waiting().len(), late.bed.conns().len()), (0, 0));
+        exchange(&a, &other, BYTES)?;
+        drop((a, b, other));
+        late.bed.none_enrolled(&[(Reason::Detaching, 2)])
+    }
+}

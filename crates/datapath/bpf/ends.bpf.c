@@ -34,32 +34,55 @@ static __always_inline __u32 count_unread(struct sk_psock *psock)
 	return sum ?: 1; /* a reader was faster, but the queue was not empty */
 }
 
+/* What an iterator returns so that the read(2) ends and the next one begins with the same socket. */
+#define AGAIN 1
+
+/* Where reports wait until user space has read them. */
+#define REPORTS_BYTES (4 << 20)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, REPORTS_BYTES);
+} reports SEC(".maps");
+
+static __always_inline void describe(struct sock *sk, struct end *end, struct end_record *record)
+{
+	struct sk_psock *psock = sock_psock(sk);
+
+	record->end = *end;
+	record->cookie = sock_cookie(sk);
+	record->cgroup_id = sock_cgroup(sk);
+	record->inode = sock_inode(sk);
+	record->netns = sock_netns(sk);
+	record->uid = BPF_CORE_READ(sk, sk_uid.val);
+	record->state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	read_endpoints(sk, &record->endpoints);
+	record->srtt_us = smoothed_rtt(sk);
+	if (psock) {
+		record->has_psock = 1;
+		record->unread = count_unread(psock);
+	}
+}
+
+/* Not by bpf_seq_write: a read(2) takes 32 KiB of that at most, and each looks for its place from the
+ * beginning of the list, so many sockets would take time by the square of their number
+ * (bpf_sk_storage_map_seq_find_next, net/core/bpf_sk_storage.c).
+ */
 static __always_inline int report(struct bpf_iter__bpf_sk_storage_map *ctx, bool never_enrolled)
 {
-	struct end_record record = {};
 	struct enrolled *enrolled = ctx->value;
 	struct sock *sk = ctx->sk;
-	struct sk_psock *psock;
+	struct end_report *out;
 
 	if (!sk || !enrolled || was_never_enrolled(&enrolled->end) != never_enrolled)
 		return 0;
-	record.end = enrolled->end;
-	record.cookie = sock_cookie(sk);
-	record.cgroup_id = sock_cgroup(sk);
-	record.inode = sock_inode(sk);
-	record.netns = sock_netns(sk);
-	record.uid = BPF_CORE_READ(sk, sk_uid.val);
-	record.state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	read_endpoints(sk, &record.endpoints);
-	record.srtt_us = smoothed_rtt(sk);
-	psock = sock_psock(sk);
-	if (psock) {
-		record.has_psock = 1;
-		record.unread = count_unread(psock);
-	}
-	/* One struct end_report, in two parts: together they are too much for the stack. */
-	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
-	bpf_seq_write(ctx->meta->seq, &enrolled->tally, sizeof(enrolled->tally));
+	out = bpf_ringbuf_reserve(&reports, sizeof(*out), 0);
+	if (!out)
+		return AGAIN;
+	__builtin_memset(&out->record, 0, sizeof(out->record));
+	describe(sk, &enrolled->end, &out->record);
+	out->tally = enrolled->tally;
+	bpf_ringbuf_submit(out, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 

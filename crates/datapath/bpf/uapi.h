@@ -46,6 +46,7 @@ enum {
 enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
+	BPF_RB_NO_WAKEUP = 1, /* nobody sleeps until there is something to read */
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
 	BPF_F_INGRESS = 1,
 	BPF_F_NO_PREALLOC = 1,

@@ -1,8 +1,9 @@
 //! The enrolled sockets, read from the kernel.
 
-use std::mem;
+use std::io::{self, ErrorKind, Read};
+use std::sync::{Mutex, PoisonError};
 
-use libbpf_rs::Object;
+use libbpf_rs::{Iter, Object, RingBufferBuilder};
 
 use crate::abi::{EndRecord, EndReport, Wire};
 use crate::maps::Maps;
@@ -12,6 +13,8 @@ use crate::{Error, Result, object};
 pub struct Ends {
     object: Object,
     program: &'static str,
+    /// One look at a time: they have one ring buffer.
+    looking: Mutex<()>,
 }
 
 impl Ends {
@@ -40,7 +43,11 @@ impl Ends {
         let object = open
             .load()
             .map_err(Error::bpf("load", "the iterator over sockets"))?;
-        Ok(Self { object, program })
+        Ok(Self {
+            object,
+            program,
+            looking: Mutex::new(()),
+        })
     }
 
     /// Every such socket that still exists, in no order. Sockets that come or go
@@ -49,7 +56,9 @@ impl Ends {
     /// # Errors
     /// When the kernel refuses to run the iterator.
     pub fn list(&self, maps: &Maps) -> Result<Vec<EndRecord>> {
-        self.read(maps)
+        let mut all = Vec::new();
+        self.each(maps, |one| all.push(one.record))?;
+        Ok(all)
     }
 
     /// As [`Ends::list`], each with its histograms.
@@ -57,15 +66,52 @@ impl Ends {
     /// # Errors
     /// As [`Ends::list`].
     pub fn reports(&self, maps: &Maps) -> Result<Vec<EndReport>> {
-        self.read(maps)
+        let mut all = Vec::new();
+        self.each(maps, |one| all.push(*one))?;
+        Ok(all)
     }
 
-    /// A record begins its report.
-    fn read<T: Wire>(&self, maps: &Maps) -> Result<Vec<T>> {
-        let bytes = object::iterate(&self.object, self.program, maps)?;
-        Ok(bytes
-            .chunks_exact(mem::size_of::<EndReport>())
-            .filter_map(T::read)
-            .collect())
+    /// Shows each to `see`, which may not look itself, and keeps none: there may be hundreds of thousands.
+    ///
+    /// # Errors
+    /// As [`Ends::list`].
+    pub fn each(&self, maps: &Maps, mut see: impl FnMut(&EndReport)) -> Result<()> {
+        const WHAT: &str = "the iterator over sockets";
+        let _only_one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let reports = object::map(&self.object, "reports");
+        let mut builder = RingBufferBuilder::new();
+        builder
+            .add(&reports, |bytes| {
+                if let Some(report) = EndReport::read(bytes) {
+                    see(&report);
+                }
+                0
+            })
+            .map_err(Error::bpf("open", "the ring buffer of reports"))?;
+        let ring = builder
+            .build()
+            .map_err(Error::bpf("map", "the ring buffer of reports"))?;
+        let link = object::attach_iterator(&self.object, self.program, Some(maps.get("ends")))?;
+        let mut sockets = Iter::new(&link).map_err(Error::bpf("run", WHAT))?;
+        loop {
+            let state = goes_on(&mut sockets);
+            // Also when it failed, or the next look would find what is left.
+            ring.consume()
+                .map_err(Error::bpf("read", "the ring buffer of reports"))?;
+            if !state.map_err(Error::io("read", WHAT))? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Lets an iterator run until the ring buffer is full; `false` when it has seen everything.
+fn goes_on(iterator: &mut Iter) -> io::Result<bool> {
+    match iterator.read(&mut [0]) {
+        Ok(read) => Ok(read > 0),
+        Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {
+            Ok(true)
+        }
+        Err(error) => Err(error),
     }
 }

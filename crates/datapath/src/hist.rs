@@ -9,6 +9,7 @@ use std::ops::{AddAssign, Index};
 use libbpf_rs::{MapCore, MapFlags};
 
 use crate::abi::{EndReport, Hist, Hists, Pair, PairIndex, Tally, Wire};
+use crate::ends::Ends;
 use crate::maps::Maps;
 use crate::{Error, Result};
 
@@ -173,6 +174,23 @@ impl AddAssign<&Self> for Sums {
     }
 }
 
+/// What live sockets have, by the elements of their pairs.
+#[derive(Debug, Default)]
+pub struct Live(HashMap<u32, Sums>);
+
+impl Live {
+    /// Adds a socket, unless it is closed: then its pair has it.
+    pub fn add(&mut self, report: &EndReport) {
+        let end = &report.record.end;
+        if !end.is_closed() {
+            let sums = self.0.entry(end.pair.into()).or_default();
+            sums.histograms += &report.tally;
+            // Of the two ends the server's is the first that knows its pair.
+            sums.connections += u64::from(!end.is_client());
+        }
+    }
+}
+
 /// The sums of a whole host.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -202,19 +220,24 @@ impl Snapshot {
     ///
     /// # Errors
     /// When the kernel refuses to list the pairs.
-    pub fn add_live(&mut self, maps: &Maps, ends: &[EndReport]) -> Result<()> {
+    pub fn add_live(&mut self, maps: &Maps, live: &Live) -> Result<()> {
         let pairs: HashMap<u32, Pair> = maps.pairs()?.into_iter().map(|(p, i)| (i, p)).collect();
-        for report in ends.iter().filter(|one| !one.record.end.is_closed()) {
-            let end = &report.record.end;
-            let sums = match pairs.get(&end.pair.into()) {
-                Some(pair) => self.pairs.entry(*pair).or_default(),
-                None => &mut self.other,
-            };
-            sums.histograms += &report.tally;
-            // Of the two ends the server's is the first that knows its pair.
-            sums.connections += u64::from(!end.is_client());
+        for (index, sums) in &live.0 {
+            let known = pairs.get(index);
+            *known.map_or(&mut self.other, |pair| self.pairs.entry(*pair).or_default()) += sums;
         }
         Ok(())
+    }
+
+    /// What closed connections left and live ones have.
+    ///
+    /// # Errors
+    /// When the kernel refuses a look-up or the iterator.
+    pub fn look(maps: &Maps, ends: &Ends) -> Result<Self> {
+        let (mut all, mut live) = (Self::of_closed(maps)?, Live::default());
+        ends.each(maps, |one| live.add(one))?;
+        all.add_live(maps, &live)?;
+        Ok(all)
     }
 
     /// Of all connections of the host.

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use libbpf_rs::{Iter, Link, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{Iter, Link, Map, MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
 
 use crate::maps::{Maps, SHARED};
 use crate::{Error, Result};
@@ -116,4 +116,11 @@ pub(crate) fn iterate(object: &Object, name: &str, maps: &Maps) -> Result<Vec<u8
         &attach_iterator(object, name, Some(maps.get("ends")))?,
         "the iterator over sockets",
     )
+}
+
+/// A map that the object defines.
+pub(crate) fn map<'a>(object: &'a Object, name: &str) -> Map<'a> {
+    let mut all = object.maps();
+    all.find(|map| map.name() == name)
+        .unwrap_or_else(|| panic!("the object defines {name}"))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use common::{Bed, Result, SOON};
 use datapath::abi::{Hist, Pair};
 use datapath::adopt::Adopter;
+use datapath::ends::Ends;
 use datapath::hist::{Histogram, Histograms, Kept, Snapshot, Sums};
 use datapath::socket::Options;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -25,9 +26,7 @@ fn connection() -> Result<(TcpStream, TcpStream)> {
 }
 
 fn snapshot(bed: &Bed) -> Result<Snapshot> {
-    let mut snapshot = Snapshot::of_closed(bed)?;
-    snapshot.add_live(bed, &bed.reports()?)?;
-    Ok(snapshot)
+    Ok(Snapshot::look(bed, &Ends::load(bed)?)?)
 }
 
 fn host(bed: &Bed) -> Result<Histograms> {

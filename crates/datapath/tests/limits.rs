@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::net::TcpStream;
 
 use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, fill, seed};
 use datapath::abi::Reason;
 use datapath::socket::Options;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{accept, pair, stream};
+use testbed::traffic::{accept, connect, listen, pair, stream};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
 
 /// Most that one sk_msg holds: 17 fragments (MAX_MSG_FRAGS) of 32 KiB (SKB_FRAG_PAGE_ORDER).
@@ -166,5 +168,24 @@ kernel_test! {
 
     fn writer_of_huge_messages_is_bounded_too(cgroup: &Cgroup) -> Result {
         slow_reader(cgroup, 8 << 20)
+    }
+
+    /// They come in several portions, see bpf/ends.bpf.c.
+    fn each_of_many_sockets_is_listed_once(cgroup: &Cgroup) -> Result {
+        const CONNECTIONS: usize = 4_500;
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+        let bed = Bed::on(cgroup)?;
+        let (listener, addr) = listen(([127, 0, 0, 1], 0))?;
+        let mut pairs = Vec::new();
+        for _ in 0..CONNECTIONS {
+            pairs.push((connect(addr)?, accept(&listener)?));
+        }
+        for _ in 0..2 {
+            let listed: Vec<_> = bed.ends()?.iter().map(|record| record.cookie).collect();
+            let distinct: HashSet<_> = listed.iter().collect();
+            assert_eq!((listed.len(), distinct.len()), (2 * CONNECTIONS, 2 * CONNECTIONS));
+        }
+        Ok(())
     }
 }

@@ -56,7 +56,7 @@ fn live(rules: &Rules, maps: &Maps, name: &str) -> Result<Explained> {
     let ends = Ends::load(maps)?.reports(maps)?;
     let listed = conns::of(
         &ends,
-        &Workloads::find(rules.look(|host| host.containers.names())),
+        &Workloads::find(&rules.look(|host| host.containers.names())),
     );
     let mut named = listed.iter().filter(|conn| conn.has(wanted));
     let (Some(conn), others) = (named.next(), named.count()) else {

@@ -40,7 +40,7 @@ impl Drop for Bar {
 
 /// A line for each socket, below what was said of them all.
 pub(super) fn list(instance: &Instance, held: &[Held]) -> Result<()> {
-    let workloads = Workloads::find(control::names(instance));
+    let workloads = Workloads::find(&control::names(instance));
     for held in held {
         output::line(&format!("  {}", describe(held, &workloads)))?;
     }
@@ -60,7 +60,7 @@ fn describe(held: &Held, workloads: &Workloads) -> String {
 
 /// The same for programs.
 pub(super) fn json(instance: &Instance, held: &[Held]) -> serde_json::Value {
-    let workloads = Workloads::find(control::names(instance));
+    let workloads = Workloads::find(&control::names(instance));
     held.iter().map(|held| one_json(held, &workloads)).collect()
 }
 

@@ -142,9 +142,7 @@ pub fn pairs(snapshot: &Snapshot, names: &Names) -> Vec<PairView> {
 /// # Errors
 /// When the kernel refuses the iterator or a look-up.
 pub fn look(maps: &Maps) -> Result<Snapshot> {
-    let mut snapshot = Snapshot::of_closed(maps)?;
-    snapshot.add_live(maps, &Ends::load(maps)?.reports(maps)?)?;
-    Ok(snapshot)
+    Snapshot::look(maps, &Ends::load(maps)?)
 }
 
 /// The pairs by name, and what is of none as the last.

@@ -104,7 +104,7 @@ impl Camera {
         let nothing_new =
             |(at, known): &(Instant, HashSet<u64>)| at.elapsed() < FRESH && inodes.is_subset(known);
         if !self.looked.as_ref().is_some_and(nothing_new) {
-            self.workloads = Workloads::find(control::names(&self.instance));
+            self.workloads = Workloads::find(&control::names(&self.instance));
             self.looked = Some((Instant::now(), inodes));
         }
     }

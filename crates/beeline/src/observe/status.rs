@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use datapath::abi::{End, Handshake, Mode, Reason, Totals};
+use datapath::abi::{EndRecord, Handshake, Mode, Reason, Totals};
 use datapath::cost::{self, Cost};
 use datapath::ends::Ends;
 use datapath::{Maps, Result, Size, attach, probe, socket};
@@ -174,7 +174,8 @@ pub fn read(instance: &Instance) -> Result<Status> {
     let mode = maps.mode()?;
     let cgroup = attach::attached_cgroup(&instance.pins())?;
     // Sums first: an end that closes in between is missing for once, not counted twice.
-    let (totals, ends) = (maps.totals()?, Ends::load(&maps)?.list(&maps)?);
+    let (totals, mut live) = (maps.totals()?, Live::default());
+    Ends::load(&maps)?.each(&maps, |one| live.add(&one.record))?;
     let since = boot_instant(maps.settings()?.attached_ns);
     Ok(Status {
         on: is_on(instance, &maps)?,
@@ -185,7 +186,7 @@ pub fn read(instance: &Instance) -> Result<Status> {
         agent: control::agent(instance),
         self_test: Report::kept(instance),
         costs: None,
-        work: Some(work(&maps, &totals, ends.iter().map(|end| &end.end))?),
+        work: Some(work(&maps, &totals, &live)?),
     })
 }
 
@@ -212,34 +213,56 @@ fn off(instance: &Instance) -> Status {
     }
 }
 
-/// What a datapath did, by the sums of closed connections and by all ends that exist.
+/// The sums of the sockets that exist.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Enrolled connections, by the client's view.
+    connections: HashSet<Handshake>,
+    sockets: u64,
+    redirected_bytes: u64,
+    redirected_messages: u64,
+    kernel_bytes: u64,
+}
+
+impl Live {
+    /// Adds a socket that is or was enrolled.
+    pub fn add(&mut self, record: &EndRecord) {
+        let end = &record.end;
+        if record.has_psock != 0 {
+            let client = if end.is_client() {
+                end.own
+            } else {
+                end.own.mirror()
+            };
+            self.connections.insert(client);
+            self.sockets += 1;
+        }
+        // Of one that is closed they are in the totals.
+        if !end.is_closed() {
+            self.redirected_bytes += end.redirected_bytes;
+            self.redirected_messages += end.redirected_msgs;
+            self.kernel_bytes += end.kernel_bytes;
+        }
+    }
+}
+
+/// What a datapath did, by the sums of closed connections and of all sockets that exist.
 ///
 /// # Errors
 /// When the kernel refuses a look-up.
-pub fn work<'a>(
-    maps: &Maps,
-    totals: &Totals,
-    ends: impl Iterator<Item = &'a End> + Clone,
-) -> Result<Work> {
+pub fn work(maps: &Maps, totals: &Totals, live: &Live) -> Result<Work> {
     let settings = maps.settings()?;
     let page = rustix::param::page_size() as u64;
-    let live = || ends.clone().filter(|end| !end.is_closed());
-    let enrolled: HashSet<Handshake> = maps.enrolled().into_iter().collect();
-    // A connection keeps its record after both ends were retired.
-    let is_enrolled =
-        |conn: &&Handshake| enrolled.contains(conn) || enrolled.contains(&conn.mirror());
     let occurred = Reason::ALL.iter().filter(|reason| **reason != Reason::None);
-    let redirected_messages =
-        totals.closed_redirected_msgs + live().map(|end| end.redirected_msgs).sum::<u64>();
+    let redirected_messages = totals.closed_redirected_msgs + live.redirected_messages;
     Ok(Work {
-        connections: maps.conns().iter().filter(is_enrolled).count() as u64,
+        connections: live.connections.len() as u64,
         connections_ever: totals.paired,
         connections_max: u64::from(maps.capacity()?) / 2,
-        sockets: enrolled.len() as u64,
-        redirected_bytes: totals.closed_redirected_bytes
-            + live().map(|end| end.redirected_bytes).sum::<u64>(),
+        sockets: live.sockets,
+        redirected_bytes: totals.closed_redirected_bytes + live.redirected_bytes,
         redirected_messages,
-        kernel_bytes: totals.closed_kernel_bytes + live().map(|end| end.kernel_bytes).sum::<u64>(),
+        kernel_bytes: totals.closed_kernel_bytes + live.kernel_bytes,
         gain: Gain::of(redirected_messages),
         queue_limit_bytes: settings.queue_limit.into(),
         memory_limit_bytes: settings.memory_limit.saturating_mul(page),

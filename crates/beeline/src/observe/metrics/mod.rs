@@ -12,11 +12,11 @@ use anyhow::Result;
 use datapath::Maps;
 use datapath::abi::{Hist, Reason, Totals, TxPath};
 use datapath::ends::Ends;
-use datapath::hist::{Histograms, Snapshot};
+use datapath::hist::{self as tally, Histograms, Snapshot};
 
 use self::page::{Labels, Marks, Page};
 use super::hist::{self, Between, Unit};
-use super::status::{self, Work};
+use super::status::{self, Live, Work};
 use crate::control;
 use crate::instance::Instance;
 
@@ -70,13 +70,15 @@ impl Exporter {
         on(page, status::is_on(&self.instance, maps)?);
         // Sums first: an end that closes in between is missing for once, not counted twice.
         let (totals, mut snapshot) = (maps.totals()?, Snapshot::of_closed(maps)?);
-        let reports = match &kept.ends {
-            Some(ends) => ends.reports(maps)?,
-            None => Vec::new(),
-        };
-        snapshot.add_live(maps, &reports)?;
-        let ends = reports.iter().map(|report| &report.record.end);
-        work(page, &status::work(maps, &totals, ends)?);
+        let (mut live, mut tallies) = (Live::default(), tally::Live::default());
+        if let Some(ends) = &kept.ends {
+            ends.each(maps, |one| {
+                live.add(&one.record);
+                tallies.add(one);
+            })?;
+        }
+        snapshot.add_live(maps, &tallies)?;
+        work(page, &status::work(maps, &totals, &live)?);
         reasons(page, &totals);
         histograms(page, &snapshot.host().histograms);
         pairs(

@@ -4,22 +4,26 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use common::running::{BINARY, Running, output};
-use rustix::process::Signal;
+use datapath::pins::{BPFFS, Pins};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use testbed::process::is_alive;
 use testbed::{Cgroup, NetNs, kernel_test, link, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
+/// Of the agents that it starts; its process id follows.
+const INSTANCE: &str = "beeline-bench-";
 
 fn bench(args: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
@@ -80,6 +84,22 @@ fn check_ratios(cell: &Value) -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// No datapath is pinned that a benchmark left behind which has ended.
+fn no_instance_is_left() -> Result<()> {
+    let names = fs::read_dir(BPFFS)?
+        .flatten()
+        .map(|entry| entry.file_name());
+    let left = |name: &OsString| {
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(INSTANCE)?.parse().ok());
+        pid.is_some_and(|pid| !is_alive(pid))
+    };
+    let left: Vec<_> = names.filter(left).collect();
+    ensure!(left.is_empty(), "{left:?}");
     Ok(())
 }
 
@@ -144,6 +164,33 @@ kernel_test! {
         let shares: Vec<_> = shares.collect();
         assert_eq!(shares, ways.split(',').map(|way| (way, Some(1.0))).collect::<Vec<_>>());
         Ok(())
+    }
+
+    fn many_connections_are_held_and_told_with_what_the_agent_takes() -> Result<()> {
+        let (dir, temp) = (TempDir::new()?, TempDir::new()?);
+        let path = dir.path().to_str().context("UTF-8")?;
+        let short = ["--json", "--rounds", "2", "--duration", "10ms", "--scale", "10,300", "--output", path];
+        let results = results(output(bench(&short).env("TMPDIR", temp.path())))?;
+        assert!(cells(&results)?.is_empty());
+        let scale = results["scale"].as_array().context("scale")?;
+        let numbers: Vec<_> = scale.iter().map(|one| one["connections"].as_u64()).collect();
+        assert_eq!(numbers, [Some(10), Some(300)]);
+        let both = ["connects_per_second", "connect_cpu_us", "p50_us", "p99_us", "cpu_s_per_million", "connection_bytes"];
+        let agent = ["agent_bytes", "agent_cpu_percent", "status_ms", "conns_ms"];
+        for one in scale {
+            assert!(one["error"].is_null(), "{one:#}");
+            check_variant(one, "kernel", &both)?;
+            check_variant(one, "beeline", &[&both[..], &agent].concat())?;
+            check_ratios(one)?;
+            assert!(one["extra_bytes"]["spread"].is_array(), "{one:#}");
+            assert!(one["map_bytes"].as_u64() > Some(1 << 20) && one["room"] == 65_536, "{one:#}");
+        }
+        let page = fs::read_to_string(dir.path().join("bench.html"))?;
+        for part in ["Many connections", "connections set up per second", "beeline status, ms", "<td class=\"number\">300</td>"] {
+            assert!(page.contains(part), "{part}");
+        }
+        assert!(is_empty(temp.path())?);
+        no_instance_is_left()
     }
 
     #[deadline(240)]
@@ -218,6 +265,18 @@ kernel_test! {
         Ok(())
     }
 
+    fn interrupted_bench_of_many_connections_takes_its_agent_off() -> Result<()> {
+        let temp = TempDir::new()?;
+        let mut command = bench(&["--scale", "1000", "--duration", "1s"]);
+        let mut child = command.env("TMPDIR", temp.path()).stderr(Stdio::null()).spawn()?;
+        let pins = Pins::of(&format!("{INSTANCE}{}", child.id()));
+        wait_for("the agent", SOON, || pins.exist())?;
+        kill_process(Pid::from_child(&child), Signal::INT)?;
+        assert_eq!(child.wait()?.code(), Some(130));
+        assert!(!pins.dir().exists() && is_empty(temp.path())?);
+        Ok(())
+    }
+
     /// PostgreSQL gives up being root, which resets the signal at its parent's death.
     fn killed_bench_takes_its_programs_along() -> Result<()> {
         let temp = TempDir::new()?;
@@ -243,6 +302,7 @@ kernel_test! {
             (&["--topology", "ring"][..], 2, "possible values: bridge, routed, service, sidecar, loopback"),
             (&["--size", "2M"], 2, "a size is 1 to 1024K bytes, such as 64 or 16K"),
             (&["--connections", "0"], 2, "from 1 to 4096 connections"),
+            (&["--scale", "0"], 2, "from 1 to 1000000 connections"),
             (&["--services", "20001"], 2, "0..=20000"),
             (&["--duration", "1ms"], 2, "a turn takes from 10ms to 60s"),
             (&["--cores", "4095"], 2, "no core 4095"),

@@ -16,13 +16,15 @@ use crate::wait::wait_until;
 /// How long [`NsCommand::output`] lets a program run.
 pub const OUTPUT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// An external program to be run in a namespace; its input is empty unless [`NsCommand::input`] gives some.
+/// An external program to be run in a namespace; its input is empty unless [`NsCommand::input`] gives some, or
+/// [`NsCommand::talking`] leaves it to the caller.
 #[derive(Debug)]
 pub struct NsCommand {
     ns: NetNs,
     program: String,
     command: Result<Command, String>,
     input: Vec<u8>,
+    talks: bool,
 }
 
 impl NsCommand {
@@ -32,6 +34,7 @@ impl NsCommand {
             program: program.to_owned(),
             command: command_for(program).ok_or_else(|| program.to_owned()),
             input: Vec::new(),
+            talks: false,
         }
     }
 
@@ -65,6 +68,13 @@ impl NsCommand {
         self
     }
 
+    /// Leaves the program's standard input to the caller, as a pipe in [`ChildGuard::child`].
+    #[must_use]
+    pub fn talking(mut self) -> Self {
+        self.talks = true;
+        self
+    }
+
     /// Starts the program. It is killed and reaped when the guard is dropped, and killed by the kernel when this
     /// process dies.
     ///
@@ -74,7 +84,7 @@ impl NsCommand {
         let mut command = self
             .command
             .map_err(|program| Error::NoProgram { program })?;
-        let piped = !self.input.is_empty();
+        let piped = self.talks || !self.input.is_empty();
         command.stdin(if piped { Stdio::piped() } else { Stdio::null() });
         let (started, child) = mpsc::channel();
         let (stop, stopped) = mpsc::channel::<()>();
@@ -90,7 +100,9 @@ impl NsCommand {
             .map_err(std::io::Error::other)
             .flatten()
             .tried(NEEDS_ROOT, refused)?;
-        if let Some(mut stdin) = child.stdin.take() {
+        if !self.talks
+            && let Some(mut stdin) = child.stdin.take()
+        {
             let input = std::mem::take(&mut self.input);
             // On a thread, as the program may not read all of it before it writes. It sees a broken pipe as its end.
             thread::spawn(move || stdin.write_all(&input));

@@ -66,6 +66,8 @@ enum Command {
     Bench(bench::Args),
     #[command(hide = true, name = selftest::COMMAND)]
     SelfTest,
+    #[command(hide = true, name = bench::scale::hold::COMMAND)]
+    Hold(bench::scale::hold::Args),
     #[command(hide = true)]
     Generate(generate::Args),
 }
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::SelfTest => self_test::run(),
+        Command::Hold(args) => bench::scale::hold::run(&args),
     };
     match result {
         Ok(code) => code,

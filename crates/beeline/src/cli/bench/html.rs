@@ -6,6 +6,7 @@ use super::cells::{Cell, Placement};
 use super::metric::Metric;
 use super::plot::{self, Line};
 use super::report::{CellReport, Report};
+use super::scale;
 use super::table::{head, observing, ratio, remark, value};
 use crate::cli::output::{self, percent};
 
@@ -37,7 +38,9 @@ pub(super) fn page(report: &Report, json: &str) -> String {
                     }
                     (overviews(report))
                     (charts(report))
-                    (cells(report))
+                    @if !report.cells.is_empty() { (cells(report)) }
+                    @if !report.scale.is_empty() { (many(report)) }
+                    (remarks(report))
                     (environment(report))
                 }
                 script type="application/json" id="results" { (PreEscaped(data)) }
@@ -51,7 +54,7 @@ fn overviews(report: &Report) -> Markup {
     let groups = report.cells.chunk_by(|a, b| a.cell.shares_bed(&b.cell));
     let range = plot::range(&report.cells);
     html! {
-        h2 { "Gain" }
+        @if !report.cells.is_empty() { h2 { "Gain" } }
         @for group in groups {
             figure {
                 figcaption { (bed(&group[0].cell)) }
@@ -158,13 +161,15 @@ fn charts(report: &Report) -> Markup {
     html! {
         @if !charts.is_empty() {
             h2 { "Values" }
-            p.legend {
-                span { (plot::key("kernel")) " kernel path" } " "
-                span { (plot::key("beeline")) " Beeline" } " "
-                span { (plot::key("unix")) " Unix socket" }
-            }
+            (legend(&[("kernel", "kernel path"), ("beeline", "Beeline"), ("unix", "Unix socket")]))
         }
         @for (title, chart) in charts { figure { figcaption { (title) } (chart) } }
+    }
+}
+
+fn legend(lines: &[(&'static str, &str)]) -> Markup {
+    html! {
+        p.legend { @for (class, name) in lines { span { (plot::key(class)) " " (name) } " " } }
     }
 }
 
@@ -216,6 +221,20 @@ fn cells(report: &Report) -> Markup {
             h2 { "What observing costs" }
             ul { @for line in report.cells.iter().filter_map(observing) { li { (line) } } }
         }
+    }
+}
+
+fn many(report: &Report) -> Markup {
+    html! {
+        h2 { "Many connections" }
+        (legend(&[("kernel", "kernel path"), ("beeline", "Beeline")]))
+        (scale::charts(&report.scale))
+        (scale::rows(&report.scale))
+    }
+}
+
+fn remarks(report: &Report) -> Markup {
+    html! {
         h2 { "Remarks" }
         ul {
             @for line in report.cells.iter().filter_map(remark) { li { (line) } }

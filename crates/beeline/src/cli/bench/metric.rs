@@ -31,6 +31,20 @@ pub(super) enum Metric {
     CpuSPerGb,
     /// Processor seconds for 10^6 requests.
     CpuSPerMillion,
+    /// Connections set up, one after the other.
+    ConnectsPerSecond,
+    /// Processor time for setting one up, in microseconds.
+    ConnectCpuUs,
+    /// Kernel memory of one that is open, both ends.
+    ConnectionBytes,
+    /// Resident memory of the agent.
+    AgentBytes,
+    /// Of a core, by the agent while nothing happens.
+    AgentCpuPercent,
+    /// `beeline status`, from its start to its end.
+    StatusMs,
+    /// `beeline conns`, likewise.
+    ConnsMs,
 }
 
 /// The numbers of one turn; a program may not tell all of them.
@@ -48,7 +62,7 @@ pub(super) struct Ratio {
 impl Metric {
     /// As in JSON.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::P50Us,
         Self::P99Us,
         Self::MeanUs,
@@ -56,14 +70,24 @@ impl Metric {
         Self::PerSecond,
         Self::CpuSPerGb,
         Self::CpuSPerMillion,
+        Self::ConnectsPerSecond,
+        Self::ConnectCpuUs,
+        Self::ConnectionBytes,
+        Self::AgentBytes,
+        Self::AgentCpuPercent,
+        Self::StatusMs,
+        Self::ConnsMs,
     ];
 
     /// For people.
     pub(super) fn unit(self) -> &'static str {
         match self {
-            Self::P50Us | Self::P99Us | Self::MeanUs => "us",
+            Self::P50Us | Self::P99Us | Self::MeanUs | Self::ConnectCpuUs => "us",
             Self::Gbps => "Gb/s",
-            Self::PerSecond => "/s",
+            Self::PerSecond | Self::ConnectsPerSecond => "/s",
+            Self::ConnectionBytes | Self::AgentBytes => "B",
+            Self::AgentCpuPercent => "%",
+            Self::StatusMs | Self::ConnsMs => "ms",
             Self::CpuSPerGb => "s/GB",
             Self::CpuSPerMillion => "s/M",
         }
@@ -79,12 +103,19 @@ impl Metric {
             Self::PerSecond => "requests per second",
             Self::CpuSPerGb => "CPU seconds per GB",
             Self::CpuSPerMillion => "CPU seconds per million",
+            Self::ConnectsPerSecond => "connections set up per second",
+            Self::ConnectCpuUs => "CPU us to set a connection up",
+            Self::ConnectionBytes => "kernel memory of a connection, bytes",
+            Self::AgentBytes => "resident memory of the agent, bytes",
+            Self::AgentCpuPercent => "idle agent, percent of a core",
+            Self::StatusMs => "beeline status, ms",
+            Self::ConnsMs => "beeline conns, ms",
         }
     }
 
     /// Whether less is better.
     pub(super) fn is_cost(self) -> bool {
-        !matches!(self, Self::Gbps | Self::PerSecond)
+        !matches!(self, Self::Gbps | Self::PerSecond | Self::ConnectsPerSecond)
     }
 
     /// What a cell is about first.
@@ -156,6 +187,14 @@ pub(super) fn ratios(kernel: &[Sample], beeline: &[Sample]) -> BTreeMap<Metric, 
         .collect()
 }
 
+/// By how much one number is more with Beeline than without, in turns that were measured in pairs; `None`
+/// where there are none.
+pub(super) fn differences(metric: Metric, kernel: &[Sample], beeline: &[Sample]) -> Option<Ratio> {
+    let difference = |(k, b): (&Sample, &Sample)| Some(b.get(&metric)? - k.get(&metric)?);
+    let all: Vec<f64> = kernel.iter().zip(beeline).filter_map(difference).collect();
+    (!all.is_empty()).then(|| Ratio::new(all))
+}
+
 impl Ratio {
     fn new(mut ratios: Vec<f64>) -> Self {
         let middle = median(&mut ratios);
@@ -194,6 +233,14 @@ mod tests {
     }
 
     #[test]
+    fn difference_is_the_median_of_pairs() {
+        let (kernel, beeline) = (turns(&[10.0, 20.0]), turns(&[15.0, 25.0]));
+        let more = differences(Metric::P50Us, &kernel, &beeline).unwrap();
+        assert_eq!((more.median, more.spread), (Some(5.0), [5.0, 5.0]));
+        assert!(differences(Metric::Gbps, &kernel, &beeline).is_none());
+    }
+
+    #[test]
     fn number_that_not_every_turn_has_is_not_compared() {
         let mut kernel = turns(&[1.0, 1.0]);
         kernel[0].insert(Metric::Gbps, 1.0);
@@ -214,6 +261,13 @@ mod tests {
             "per_second",
             "cpu_s_per_gb",
             "cpu_s_per_million",
+            "connects_per_second",
+            "connect_cpu_us",
+            "connection_bytes",
+            "agent_bytes",
+            "agent_cpu_percent",
+            "status_ms",
+            "conns_ms",
         ];
         assert_eq!(names, expected);
     }

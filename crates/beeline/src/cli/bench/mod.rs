@@ -6,6 +6,7 @@ mod metric;
 mod plot;
 mod report;
 mod rounds;
+pub(super) mod scale;
 mod select;
 mod table;
 mod tools;
@@ -20,6 +21,7 @@ use testbed::Cgroup;
 
 use self::report::Report;
 use self::rounds::Rounds;
+use self::scale::Scale;
 use self::select::Selection;
 use super::measure::host::{self, Cores};
 use super::measure::stop::Stop;
@@ -85,11 +87,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         output::line(&table::text(&report))?;
     }
-    let failed = report.cells.iter().filter(|cell| cell.error.is_some());
-    match failed.count() {
-        0 => Ok(ExitCode::SUCCESS),
-        failed => {
-            eprintln!("{failed} of {} cells failed", report.cells.len());
+    match report.failed() {
+        (0, _) => Ok(ExitCode::SUCCESS),
+        (failed, all) => {
+            eprintln!("{failed} of {all} cells failed");
             Ok(ExitCode::FAILURE)
         }
     }
@@ -105,7 +106,8 @@ fn measured(args: &Args, stop: &Stop) -> Result<Report> {
     cgroup.enter()?;
     let switch = Switch::new(&cgroup)?;
     let cells = Rounds::new(args, cores, switch, stop)?.all(&plan.cells)?;
-    Report::new(args, cores, plan, cells)
+    let scale = Scale::new(args, &cgroup, cores, stop)?.all(&plan.scale)?;
+    Report::new(args, cores, plan, cells, scale)
 }
 
 fn write(dir: &Path, report: &Report) -> Result<()> {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Args;
 use super::cells::Cell;
 use super::metric::{self, Metric, Ratio, Sample};
+use super::scale::ScaleReport;
 use super::select::Plan;
 use super::tools::Tool;
 use crate::cli::measure::host::{self, Cores};
@@ -42,6 +43,8 @@ pub(super) struct Report {
     /// What of the standard set was not measured, and why.
     pub(super) left_out: Vec<String>,
     pub(super) cells: Vec<CellReport>,
+    /// Many connections held open.
+    pub(super) scale: Vec<ScaleReport>,
 }
 
 /// The numbers of every turn.
@@ -86,6 +89,7 @@ impl Report {
         cores: Cores,
         plan: Plan,
         cells: Vec<CellReport>,
+        scale: Vec<ScaleReport>,
     ) -> Result<Self> {
         let used = |tool: &Tool| plan.cells.iter().any(|cell| cell.tool == Some(*tool));
         let tools = Tool::ALL.into_iter().filter(used);
@@ -104,7 +108,18 @@ impl Report {
             duration_ms: args.duration.as_secs_f64() * 1e3,
             left_out: plan.left_out,
             cells,
+            scale,
         })
+    }
+}
+
+impl Report {
+    /// How many measurements have no numbers, and of how many.
+    pub(super) fn failed(&self) -> (usize, usize) {
+        let cells = self.cells.iter().map(|cell| cell.error.is_some());
+        let scale = self.scale.iter().map(|scale| scale.error.is_some());
+        let all: Vec<bool> = cells.chain(scale).collect();
+        (all.iter().filter(|failed| **failed).count(), all.len())
     }
 }
 

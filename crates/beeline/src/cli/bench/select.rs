@@ -3,6 +3,7 @@
 use anyhow::{Result, bail, ensure};
 
 use super::cells::{self, Cell, Placement};
+use super::scale;
 use super::tools::Tool;
 use crate::cli::measure::bed::Topology;
 use crate::cli::measure::host::Cores;
@@ -40,12 +41,20 @@ pub(super) struct Selection {
     /// Cores of the two ends [default: same]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     placement: Vec<Placement>,
+
+    /// Connections that are held open, for instance 10,1000,100000: what setting them up takes, a round
+    /// trip beside them, their memory and the agent; over a bridge with 100 services, whatever the other
+    /// options say [default: none with any of them]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = scale_number)]
+    scale: Vec<usize>,
 }
 
 /// What is going to be measured, and what is not.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) cells: Vec<Cell>,
+    /// Numbers of connections that are held open.
+    pub(super) scale: Vec<usize>,
     /// What of the standard set this host cannot do, and why.
     pub(super) left_out: Vec<String>,
 }
@@ -56,23 +65,36 @@ impl Selection {
     /// # Errors
     /// When a program that was asked for is missing, or a second core.
     pub(super) fn plan(&self, cores: Cores) -> Result<Plan> {
-        if self.is_empty() {
+        if self.names_no_cell() && self.scale.is_empty() {
             return Ok(standard(cores));
         }
-        let cells = self.product();
+        let cells = if self.names_no_cell() {
+            Vec::new()
+        } else {
+            self.product()
+        };
         for cell in &cells {
             if let Some(why) = impossible(cell, cores) {
                 bail!("cannot measure {}: {why}", cell.title());
             }
         }
-        ensure!(!cells.is_empty(), "none of the programs has such a load");
+        for connections in &self.scale {
+            if let Some(why) = scale::obstacle(*connections) {
+                bail!("cannot hold {connections} connections: {why}");
+            }
+        }
+        ensure!(
+            self.names_no_cell() || !cells.is_empty(),
+            "none of the programs has such a load"
+        );
         Ok(Plan {
             cells,
+            scale: self.scale.clone(),
             left_out: Vec::new(),
         })
     }
 
-    fn is_empty(&self) -> bool {
+    fn names_no_cell(&self) -> bool {
         self.topology.is_empty()
             && self.services.is_empty()
             && self.load.is_empty()
@@ -142,7 +164,18 @@ fn standard(cores: Cores) -> Plan {
             Some(why) => left_out.push(why),
         }
     }
-    Plan { cells, left_out }
+    let mut scale = Vec::new();
+    for connections in scale::STANDARD {
+        match scale::obstacle(connections) {
+            None => scale.push(connections),
+            Some(why) => left_out.push(format!("{connections} connections held open: {why}")),
+        }
+    }
+    Plan {
+        cells,
+        scale,
+        left_out,
+    }
 }
 
 fn impossible(cell: &Cell, cores: Cores) -> Option<String> {
@@ -179,6 +212,11 @@ fn size(text: &str) -> Result<usize, String> {
 fn connections(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| (1..=4096).contains(n));
     number.ok_or_else(|| "from 1 to 4096 connections".into())
+}
+
+fn scale_number(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
+    number.ok_or_else(|| "from 1 to 1000000 connections".into())
 }
 
 #[cfg(test)]

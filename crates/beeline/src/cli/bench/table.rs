@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, presets};
 
 use super::metric::{Metric, Ratio, Sample, WIDEST};
 use super::report::{CellReport, Report};
+use super::scale;
 use crate::cli::output::{self, digits, percent};
 
 const HEADER: [&str; 10] = [
@@ -18,6 +19,9 @@ const FIRST_NUMBER: usize = 3;
 pub(super) fn text(report: &Report) -> String {
     let mut lines = vec![head(report)];
     let placed = |a: &CellReport, b: &CellReport| a.cell.placement == b.cell.placement;
+    if !report.scale.is_empty() {
+        lines.push(scale::table(&report.scale));
+    }
     for cells in report.cells.chunk_by(placed) {
         lines.push(format!(
             "{} core{}:",
@@ -26,7 +30,9 @@ pub(super) fn text(report: &Report) -> String {
         ));
         lines.push(table(cells));
     }
-    lines.extend(legend());
+    if !report.cells.is_empty() {
+        lines.extend(legend());
+    }
     lines.extend(report.cells.iter().filter_map(observing));
     lines.extend(report.cells.iter().filter_map(remark));
     lines.extend(report.left_out.iter().map(|why| format!("left out: {why}")));
@@ -99,7 +105,10 @@ pub(super) fn value(sample: &Sample, metric: Metric) -> String {
     match (sample.get(&metric), metric) {
         (None, _) => "-".into(),
         (Some(value), Metric::Gbps) if *value < 0.1 => format!("{} Mb/s", digits(value * 1e3)),
-        (Some(value), Metric::PerSecond) => format!("{value:.0}{}", metric.unit()),
+        (Some(value), Metric::AgentBytes) => output::bytes(*value as u64),
+        (Some(value), Metric::PerSecond | Metric::ConnectsPerSecond) => {
+            format!("{value:.0}{}", metric.unit())
+        }
         (Some(value), _) => format!("{} {}", digits(*value), metric.unit()),
     }
 }

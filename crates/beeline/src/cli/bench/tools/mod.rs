@@ -255,7 +255,7 @@ impl Job<'_> {
 }
 
 /// Runs `start` in a namespace and on a core; programs that it starts stay there.
-fn on_core<T: Send>(
+pub(super) fn on_core<T: Send>(
     ns: &NetNs,
     core: usize,
     start: impl FnOnce() -> testbed::Result<T> + Send,

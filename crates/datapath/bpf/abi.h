@@ -403,6 +403,14 @@ struct end_record {
 	__u32 srtt_us; /* smoothed round-trip time of the kernel path; 0 if TCP has none */
 };
 
+/* A process that holds a TCP socket. */
+struct holder {
+	__u64 inode; /* of the socket's file */
+	__u32 pid; /* in the initial namespace */
+	char command[16];
+	__u8 pad[4];
+};
+
 /* With its histograms. */
 struct end_report {
 	struct end_record record;
@@ -430,5 +438,6 @@ _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
 _Static_assert(sizeof(struct piece) == 80, "piece");
 _Static_assert(sizeof(struct end_record) == 192, "end_record");
+_Static_assert(sizeof(struct holder) == 32, "holder");
 
 #endif

@@ -35,6 +35,7 @@ const volatile struct {
 	struct piece piece;
 	enum capture_limits capture_limits;
 	struct end_report end_report;
+	struct holder holder;
 	struct process process;
 	struct candidate candidate;
 	struct newcomer newcomer;

@@ -199,6 +199,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
 	int tgid;
+	char comm[16];
 };
 
 /* include/net/inet_connection_sock.h */

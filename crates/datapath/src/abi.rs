@@ -16,10 +16,10 @@ mod generated {
 pub use generated::types::{
     candidate as Candidate, conn as Conn, end as End, end_record as EndRecord,
     end_report as EndReport, endpoints as Endpoints, event as Event, handshake as Handshake,
-    hists as Hists, newcomer as Newcomer, offer as Offer, pair as Pair, piece as Piece,
-    process as Process, program as Program, rule_answer as RuleAnswer, rule_options as RuleOptions,
-    rule_range as RuleRange, rule_set as RuleSet, rules as Rules, settings as Settings,
-    tally as Tally, totals as Totals,
+    hists as Hists, holder as Holder, newcomer as Newcomer, offer as Offer, pair as Pair,
+    piece as Piece, process as Process, program as Program, rule_answer as RuleAnswer,
+    rule_options as RuleOptions, rule_range as RuleRange, rule_set as RuleSet, rules as Rules,
+    settings as Settings, tally as Tally, totals as Totals,
 };
 
 use generated::types;
@@ -73,7 +73,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Candidate Conn End EndRecord EndReport Event Handshake Hists Newcomer Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Totals);
+wire!(Candidate Conn End EndRecord EndReport Event Handshake Hists Holder Newcomer Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Totals);
 
 /// Values without padding are equal if their bytes are.
 macro_rules! key {

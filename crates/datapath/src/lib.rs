@@ -15,6 +15,7 @@ pub mod ends;
 mod error;
 pub mod events;
 pub mod hist;
+pub mod holders;
 mod maps;
 mod marks;
 mod netns;

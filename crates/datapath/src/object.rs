@@ -19,6 +19,10 @@ pub(crate) static SOCKET: &Elf<[u8]> =
 /// The iterator over enrolled sockets.
 pub(crate) static ENDS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/ends.bpf.o")));
 
+/// The iterator over files.
+pub(crate) static HOLDERS: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/holders.bpf.o")));
+
 /// The iterator that tells sockets to redirect no more.
 pub(crate) static RETIRE: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/retire.bpf.o")));

@@ -11,7 +11,7 @@ use super::{filter, output};
 use crate::instance::Instance;
 use crate::observe::conns::End;
 use crate::observe::picture::Camera;
-use crate::observe::rates::{Live, Meter, Sample};
+use crate::observe::rates::{Live, Meter};
 use crate::observe::sort::Sort;
 
 /// Between the two looks that rates need.
@@ -41,7 +41,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
-    let all = look(instance, args.sort)?.live;
+    let all = look(instance, args.sort)?;
     let (count, filter) = (all.len(), args.filter.filter());
     let mut shown = all;
     shown.retain(|live| filter.shows(&live.conn));
@@ -62,15 +62,16 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn look(instance: &Instance, sort: Sort) -> Result<Sample> {
+fn look(instance: &Instance, sort: Sort) -> Result<Vec<Live>> {
     let maps = Maps::open(&instance.pins())?;
     let (mut camera, mut meter) = (Camera::new(instance, &maps)?, Meter::default());
-    let sample = meter.measure(camera.look(&maps)?, Instant::now());
+    let first = camera.look(&maps)?;
     if !sort.needs_rates() {
-        return Ok(sample);
+        return Ok(first.conns.into_iter().map(Live::from).collect());
     }
+    meter.measure(first, Instant::now());
     thread::sleep(SECOND);
-    Ok(meter.measure(camera.look(&maps)?, Instant::now()))
+    Ok(meter.measure(camera.look(&maps)?, Instant::now()).live)
 }
 
 /// Rates that were not measured are not there.

@@ -73,6 +73,18 @@ pub struct Live {
     pub trend: Trend,
 }
 
+impl From<Connection> for Live {
+    /// Without rates.
+    fn from(conn: Connection) -> Self {
+        Self {
+            conn,
+            client_rate: Rate::default(),
+            server_rate: Rate::default(),
+            trend: Trend::new(),
+        }
+    }
+}
+
 /// Everything at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {

@@ -11,8 +11,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use procfs::process;
-use rustix::fs::{Dir, Mode, OFlags, open, readlinkat};
+use datapath::holders;
 use serde::Serialize;
 
 pub use container::{container, is_id_or_short, short, units};
@@ -127,45 +126,15 @@ impl Workloads {
     }
 }
 
-/// One process for every socket inode, and the names of these processes.
+/// One process for every inode of a TCP socket, and the names of these processes.
 fn holders() -> (HashMap<u64, i32>, HashMap<i32, String>) {
     let (mut found, mut commands) = (HashMap::new(), HashMap::new());
-    let Ok(processes) = process::all_processes() else {
-        return (found, commands);
-    };
-    for process in processes.flatten() {
-        let (Ok(stat), Some(sockets)) = (process.stat(), sockets(process.pid)) else {
-            continue;
-        };
-        for inode in sockets {
-            found.entry(inode).or_insert(stat.pid);
-        }
-        commands.insert(stat.pid, stat.comm);
+    for holder in holders::all().unwrap_or_default() {
+        let pid = holder.pid.cast_signed();
+        found.entry(holder.inode).or_insert(pid);
+        commands.entry(pid).or_insert_with(|| holder.name());
     }
     (found, commands)
-}
-
-/// The inodes of the sockets that a process has; with one call for each of its descriptors, as there may be
-/// very many. `None` when it is gone.
-fn sockets(pid: i32) -> Option<Vec<u64>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = open(format!("/proc/{pid}/fd"), flags, Mode::empty()).ok()?;
-    let (mut found, mut buffer) = (Vec::new(), Vec::new());
-    for entry in Dir::read_from(&dir).ok()?.flatten() {
-        // Not a link, or closed meanwhile.
-        let Ok(target) = readlinkat(&dir, entry.file_name(), std::mem::take(&mut buffer)) else {
-            continue;
-        };
-        found.extend(target.to_str().ok().and_then(socket_inode));
-        buffer = target.into_bytes();
-    }
-    Some(found)
-}
-
-/// Of `socket:[<inode>]` (proc_pid_fd(5)).
-fn socket_inode(target: &str) -> Option<u64> {
-    let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
-    inode.parse().ok()
 }
 
 fn walk(root: &Path, dir: &Path, found: &mut HashMap<u64, String>) {
@@ -180,23 +149,5 @@ fn walk(root: &Path, dir: &Path, found: &mut HashMap<u64, String>) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             walk(root, &entry.path(), found);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-    use std::os::fd::AsFd;
-
-    use super::*;
-
-    #[test]
-    fn sockets_of_a_process_are_found_among_its_files() {
-        let (socket, file) = (TcpListener::bind("[::1]:0"), fs::File::open("/dev/null"));
-        let (socket, file) = (socket.expect("loopback"), file.expect("a file"));
-        let inode = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).expect("it is open").st_ino;
-        let found = sockets(std::process::id().cast_signed()).expect("we run");
-        assert!(found.contains(&inode(&socket)) && !found.contains(&inode(&file)));
-        assert_eq!(socket_inode("pipe:[7]"), None);
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Selection {
 
     /// Connections that are held open, for instance 10,1000,100000: what setting them up takes, a round
     /// trip beside them, their memory and the agent; over a bridge with 100 services, whatever the other
-    /// options say [default: none with any of them]
+    /// options say [default: none, but 10 to 100000 in the standard set]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = scale_number)]
     scale: Vec<usize>,
 }

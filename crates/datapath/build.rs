@@ -13,7 +13,16 @@ fn main() {
     println!("cargo:rerun-if-changed=tests/bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
     for name in [
-        "socket", "programs", "ends", "holders", "retire", "release", "adopt", "earlier", "probe",
+        "socket",
+        "programs",
+        "ends",
+        "holders",
+        "retire",
+        "release",
+        "adopt",
+        "earlier",
+        "keepalive",
+        "probe",
     ] {
         build("bpf", name, &out);
     }

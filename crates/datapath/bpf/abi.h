@@ -138,6 +138,7 @@ enum end_flag {
 	END_WAITING = 8, /* not enrolled, but may be when the reason has passed (adopt.bpf.c) */
 	END_RETURNS = 16, /* it was enrolled before */
 	END_HELD = 32, /* its TCP_NOTSENT_LOWAT is Beeline's: lib/flight.h */
+	END_KEPT = 64, /* its SO_KEEPALIVE is Beeline's, for a moment: keepalive.bpf.c */
 };
 
 /* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */
@@ -168,10 +169,10 @@ struct end {
 	__u8 heard; /* tcp_sock.tcp_mstamp at the last of them */
 	struct program program; /* that called connect or listen */
 	__u16 pair; /* its element of the map `hists`; PAIR_OTHER until it is known */
-	__u16 pad;
+	__u16 keepidle_s; /* its own TCP_KEEPIDLE while Beeline's is in force: keepalive.bpf.c; else 0 */
 	__u32 sent_us; /* CLOCK_MONOTONIC, of the message that was redirected last; 0 if none is timed */
 	__u32 queue_limit; /* of the rules that took it, for what it sends; 0: that of the settings */
-	__u32 pad_end;
+	__u32 kept_msgs; /* the low half of redirected_msgs at the last keepalive */
 };
 
 /* An element of the map `ends`. */

@@ -8,6 +8,7 @@
  */
 #include "vmlinux.h"
 #include "lib/chosen.h"
+#include "lib/keepalive.h"
 #include "lib/maps.h"
 #include "lib/rest.h"
 #include "lib/sock.h"
@@ -35,6 +36,7 @@ int beeline_release(struct bpf_iter__tcp *ctx)
 	own = end->own;
 	if (!bpf_map_lookup_elem(&chosen, &own) || !sock_psock(sk))
 		return 0;
+	give_back_keepalive(tp, end);
 	bpf_map_delete_elem(&targets, &own);
 	/* The owner of the lock is this iterator, which is inside no call. */
 	if (may_leave(sk, 0))

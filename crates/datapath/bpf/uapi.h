@@ -28,7 +28,10 @@ enum {
 #define AF_INET 2
 #define AF_INET6 10
 
+#define SOL_SOCKET 1
+#define SO_KEEPALIVE 9
 #define SOL_TCP 6
+#define TCP_KEEPIDLE 4
 #define TCP_NOTSENT_LOWAT 25
 #define TCP_BPF_IW 1001
 #define TCP_BPF_SNDCWND_CLAMP 1002

@@ -130,6 +130,7 @@ typedef struct refcount_struct {
 } refcount_t;
 
 enum sock_flags {
+	SOCK_KEEPOPEN = 3,
 	SOCK_ZEROCOPY = 21,
 };
 

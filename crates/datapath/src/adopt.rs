@@ -43,7 +43,7 @@ impl Adopter {
             return Ok(());
         }
         // The client's end has to be enrolled before the server's, wherever they are.
-        netns::sweep_twice(&self.adopt, &namespaces)
+        netns::sweep(&self.adopt, &namespaces, 2)
     }
 
     /// The network namespaces of connections that are ready.

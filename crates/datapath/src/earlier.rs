@@ -101,7 +101,7 @@ impl Earlier {
         }
         // The client's end has to be remembered before the server's, wherever they are.
         let namespaces = ends.clone().map(|(end, _)| end.netns).collect();
-        netns::sweep_twice(&self.remember, &namespaces)?;
+        netns::sweep(&self.remember, &namespaces, 2)?;
         for (end, _) in ends {
             map.delete(&end.cookie.to_ne_bytes())
                 .map_err(Error::bpf("remove from the map", "newcomers"))?;

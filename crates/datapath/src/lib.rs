@@ -16,6 +16,7 @@ mod error;
 pub mod events;
 pub mod hist;
 pub mod holders;
+pub mod keepalive;
 mod maps;
 mod marks;
 mod netns;

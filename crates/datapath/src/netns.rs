@@ -14,7 +14,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::{Error, Result, object};
 
 /// Runs an iterator over TCP sockets in a network namespace, into which it moves the calling thread.
-pub(crate) fn sweep(iterator: &Link, namespace: &File) -> Result<()> {
+pub(crate) fn sweep_here(iterator: &Link, namespace: &File) -> Result<()> {
     const WHAT: &str = "the iterator over TCP sockets";
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| Error::io("enter", "a network namespace")(error.into()))?;
@@ -22,15 +22,15 @@ pub(crate) fn sweep(iterator: &Link, namespace: &File) -> Result<()> {
     Ok(())
 }
 
-/// Runs an iterator over TCP sockets in these network namespaces, by their inode numbers, and then once
-/// more in all of them.
-pub(crate) fn sweep_twice(iterator: &Link, namespaces: &HashSet<u32>) -> Result<()> {
+/// Runs an iterator over TCP sockets in all of these network namespaces, by their inode numbers, so many
+/// times.
+pub(crate) fn sweep(iterator: &Link, namespaces: &HashSet<u32>, times: usize) -> Result<()> {
     let mut found = HashMap::new();
     find(namespaces, &mut found)?;
-    for namespace in found.values().chain(found.values()) {
+    for namespace in std::iter::repeat_n(found.values(), times).flatten() {
         // On a thread of its own, as it moves there.
         thread::scope(|scope| {
-            let sweep = scope.spawn(|| self::sweep(iterator, namespace));
+            let sweep = scope.spawn(|| sweep_here(iterator, namespace));
             sweep.join().expect("it does not panic")
         })?;
     }

@@ -39,6 +39,12 @@ pub(crate) static ADOPT: &Elf<[u8]> =
 pub(crate) static EARLIER: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/earlier.bpf.o")));
 
+/// The iterators that keep connection tracking from forgetting connections.
+pub(crate) static KEEPALIVE: &Elf<[u8]> = &Elf(*include_bytes!(concat!(
+    env!("OUT_DIR"),
+    "/keepalive.bpf.o"
+)));
+
 /// Iterators over processes and their listeners.
 pub(crate) static PROGRAMS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/programs.bpf.o")));

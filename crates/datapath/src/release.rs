@@ -79,7 +79,11 @@ impl Release {
             let link = self.link.clone();
             // Nobody listens any more when the drain was given up.
             thread::spawn(move || {
-                tell.send(namespaces.iter().try_for_each(|ns| netns::sweep(&link, ns)))
+                tell.send(
+                    namespaces
+                        .iter()
+                        .try_for_each(|ns| netns::sweep_here(&link, ns)),
+                )
             });
             told
         });

@@ -5,11 +5,10 @@ mod common;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed};
 use datapath::abi::{Mode, Reason};
-use datapath::drain::{self, Outcome};
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, pair, stream};
@@ -352,24 +351,6 @@ kernel_test! {
         let filled = fill(&mut a, &mut to_b)?;
         read_exactly(&b, &mut at_b, filled)?;
         assert_eq!(after_detaching(&bed, (a, b), to_b, at_b)?.0, LOCKED);
-        Ok(())
-    }
-
-    /// Nobody would take it back later: sock_ops may be gone.
-    fn low_water_mark_goes_back_before_a_direction_is_retired(cgroup: &Cgroup) -> Result {
-        let Stream { bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
-        let filled = fill(&mut a, &mut to_b)?;
-        assert_eq!(low_water(&a), 1);
-        let all = bed.conns();
-        let deadline = Instant::now() + SOON;
-        thread::scope(|scope| {
-            let retired = scope.spawn(|| drain::retire(&bed, &all, Reason::Retired, deadline, |_| {}));
-            read_exactly(&b, &mut at_b, filled)?;
-            let outcome = retired.join().expect("it panicked")?;
-            assert!(matches!(outcome, Outcome::Done { .. }));
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-        })?;
-        assert_eq!(low_water(&a), 0);
         Ok(())
     }
 

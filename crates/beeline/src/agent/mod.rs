@@ -4,6 +4,7 @@ mod adopt;
 mod capture;
 mod explain;
 mod http;
+mod keepalive;
 mod lock;
 pub mod log;
 pub mod privileges;

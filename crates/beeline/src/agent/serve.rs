@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use super::adopt;
 use super::capture::Gate;
+use super::keepalive;
 use super::privileges;
 use super::reload::{Cause, Live};
 use super::socket::{self, ControlSocket};
@@ -63,7 +64,7 @@ pub(super) fn run(
     let maps = Arc::new(maps);
     let (listener, _removed) = control.listen()?;
     let (for_programs, for_workloads, for_adoption) = (maps.clone(), maps.clone(), maps.clone());
-    let for_containers = maps.clone();
+    let (for_containers, for_keepalive) = (maps.clone(), maps.clone());
     tell_systemd();
     let hub = Hub::default();
     let desk = Desk {
@@ -81,6 +82,7 @@ pub(super) fn run(
     thread::spawn(move || follow_workloads(&following, tree, &for_workloads));
     feed.follow(move |source, news| learn(&learning, source, news, &for_containers));
     thread::spawn(move || adopt::run(&adopting, &for_adoption));
+    thread::spawn(move || keepalive::run(&for_keepalive));
     thread::spawn(move || accept(&listener, &desk));
     thread::scope(|scope| {
         scope.spawn(|| hub.run(&maps));

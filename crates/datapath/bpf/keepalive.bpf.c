@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A segment now and then for connections whose data is redirected, so that connection tracking and NAT
+ * do not forget them: their FIN, and all that comes after a detach, has to find its way.
+ *
+ * TCP sends a keepalive at once when TCP_KEEPIDLE is less than the time since the last segment came
+ * (tcp_sock_set_keepidle_locked, tcp_keepalive_timer, net/ipv4/tcp_timer.c, 6.18). So the options are
+ * Beeline's for a moment: one program sets them, and another gives the program's own back. Iterators over
+ * TCP sockets hold the lock of each, and may call bpf_setsockopt from 5.15 on.
+ */
+#include "vmlinux.h"
+#include "lib/keepalive.h"
+#include "lib/maps.h"
+#include "lib/sock.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline bool has_redirected(struct end *end)
+{
+	return (__u32)end->redirected_msgs != end->kept_msgs;
+}
+
+/* Reports the network namespaces in which there is something to do. */
+SEC("iter/bpf_sk_storage_map")
+int beeline_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct enrolled *enrolled = ctx->value;
+	struct sock *sk = ctx->sk;
+	__u32 netns;
+
+	if (!sk || !enrolled)
+		return 0;
+	if (!enrolled->end.keepidle_s && !has_redirected(&enrolled->end))
+		return 0;
+	netns = sock_netns(sk);
+	bpf_seq_write(ctx->meta->seq, &netns, sizeof(netns));
+	return 0;
+}
+
+static __always_inline bool keeps_alive(struct tcp_sock *tp)
+{
+	return READ(sock, tp, __sk_common.skc_flags) >>
+		       bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) &
+	       1;
+}
+
+static __always_inline void begin(struct tcp_sock *tp, struct end *end, int own)
+{
+	end->kept_msgs = end->redirected_msgs;
+	end->keepidle_s = own;
+	if (!keeps_alive(tp)) {
+		end->flags |= END_KEPT;
+		set_keepalive(tp, 1);
+	}
+	set_keepidle(tp, KEEPIDLE);
+}
+
+static __always_inline int look(struct sock_common *common, bool begins)
+{
+	struct settings *set = get_settings();
+	struct tcp_sock *tp;
+	struct end *end;
+	int now;
+
+	if (!common || !set)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(common);
+	/* An orphan's timer for keepalives is that of its end. */
+	if (!tp || !READ(sock, tp, sk_socket))
+		return 0;
+	end = bpf_sk_storage_get(&ends, tp, 0, 0);
+	if (!end)
+		return 0;
+	if (!begins)
+		give_back_keepalive(tp, end);
+	else if (!end->keepidle_s && has_redirected(end) && set->mode == MODE_ON &&
+		 !bpf_getsockopt(tp, SOL_TCP, TCP_KEEPIDLE, &now, sizeof(now)))
+		begin(tp, end, now);
+	return 0;
+}
+
+SEC("iter/tcp")
+int beeline_keepalive(struct bpf_iter__tcp *ctx)
+{
+	return look(ctx->sk_common, true);
+}
+
+SEC("iter/tcp")
+int beeline_keepalive_over(struct bpf_iter__tcp *ctx)
+{
+	return look(ctx->sk_common, false);
+}

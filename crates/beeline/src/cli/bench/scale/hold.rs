@@ -23,6 +23,9 @@ use testbed::traffic::{STALL, accept_now, listen};
 
 /// The hidden command.
 pub(in crate::cli) const COMMAND: &str = "bench-hold";
+/// Connections that wait to be accepted; the most that `net.core.somaxconn` lets through by default. Without
+/// room a SYN is dropped, and sent again a second later.
+const BACKLOG: i32 = 4096;
 
 /// Hold one side of connections.
 #[derive(Debug, clap::Args)]
@@ -84,7 +87,12 @@ pub(in crate::cli) fn run(args: &Args) -> Result<ExitCode> {
     crate::cli::measure::host::raise_descriptors()?;
     let mut holder = match args.side {
         Side::Client => Holder::Client(args.addr, Vec::new()),
-        Side::Server => Holder::Server(listen(args.addr)?.0, Vec::new()),
+        Side::Server => {
+            let (listener, _) = listen(args.addr)?;
+            // Again, for more room: std asks for 128, and a client on the same core runs further ahead.
+            rustix::net::listen(&listener, BACKLOG)?;
+            Holder::Server(listener, Vec::new())
+        }
     };
     let mut answers = io::stdout();
     writeln!(answers, "ready")?;

@@ -108,6 +108,20 @@ fn text<'a>(cell: &'a Value, field: &str) -> &'a str {
 }
 
 kernel_test! {
+    fn three_sizes_are_a_picture() -> Result<()> {
+        let (dir, temp) = (TempDir::new()?, TempDir::new()?);
+        let path = dir.path().to_str().context("UTF-8")?;
+        quick(temp.path(), &["--output", path, "--topology", "loopback", "--load", "rr", "--size", "1,64,1K"]);
+        let picture = fs::read_to_string(dir.path().join("bench.svg"))?;
+        assert!(picture.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""), "{picture}");
+        // Three lines of three points, and three keys.
+        assert_eq!(picture.matches("class=\"mark\"").count(), 12, "{picture}");
+        for name in ["rr over sizes", "kernel path", "Beeline", "Unix socket"] {
+            assert!(picture.contains(name), "{name} in {picture}");
+        }
+        Ok(())
+    }
+
     fn every_combination_is_measured_and_told_in_json_and_html() -> Result<()> {
         let links = link::names(&NetNs::current()?)?;
         let (dir, temp) = (TempDir::new()?, TempDir::new()?);

@@ -3,16 +3,15 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::cells::{Cell, Placement};
+use super::charts;
 use super::metric::Metric;
-use super::plot::{self, Line};
+use super::plot;
 use super::report::{CellReport, Report};
 use super::scale;
 use super::table::{head, observing, ratio, remark, value};
 use crate::cli::output::{self, percent};
 
-const STYLE: &str = include_str!("page.css");
-/// A chart needs at least so many positions.
-const POINTS: usize = 3;
+const STYLE: &str = concat!(include_str!("plot.css"), include_str!("page.css"));
 
 /// The page; `json` is put into it, so that the raw samples travel along.
 pub(super) fn page(report: &Report, json: &str) -> String {
@@ -77,93 +76,14 @@ fn bed(cell: &Cell) -> String {
     )
 }
 
-/// What a chart has along its x axis.
-#[derive(Clone, Copy)]
-enum Axis {
-    Size,
-    Connections,
-    Services,
-}
-
-impl Axis {
-    fn of(self, cell: &Cell) -> usize {
-        match self {
-            Self::Size => cell.size,
-            Self::Connections => cell.connections,
-            Self::Services => cell.services.into(),
-        }
-    }
-
-    /// The cell with this dimension left out.
-    fn others(self, cell: &Cell) -> Cell {
-        let mut cell = *cell;
-        match self {
-            Self::Size => cell.size = 0,
-            Self::Connections => cell.connections = 0,
-            Self::Services => cell.services = 0,
-        }
-        cell
-    }
-
-    fn label(self, cell: &Cell) -> String {
-        match self {
-            Self::Size => output::size(cell.size),
-            Self::Connections | Self::Services => self.of(cell).to_string(),
-        }
-    }
-
-    /// What the chart is about.
-    fn title(self, cell: &Cell) -> String {
-        let Cell {
-            topology,
-            services,
-            size,
-            connections,
-            placement,
-            ..
-        } = cell;
-        let (load, size) = (cell.load_name(), output::size(*size));
-        let place = format!("{}, {} core", topology.name(), placement.name());
-        match self {
-            Self::Size => {
-                format!("{load} over sizes: {place}, {services} services, {connections} conn.")
-            }
-            Self::Connections => {
-                format!("{load} {size} over connections: {place}, {services} services")
-            }
-            Self::Services => format!("{load} {size} over services: {place}, {connections} conn."),
-        }
-    }
-}
-
 fn charts(report: &Report) -> Markup {
-    let mut charts = Vec::new();
-    for axis in [Axis::Size, Axis::Connections, Axis::Services] {
-        let mut seen: Vec<Cell> = Vec::new();
-        for first in &report.cells {
-            let others = axis.others(&first.cell);
-            if seen.contains(&others) {
-                continue;
-            }
-            seen.push(others);
-            let mut group: Vec<_> = report
-                .cells
-                .iter()
-                .filter(|cell| cell.error.is_none())
-                .collect();
-            group.retain(|cell| axis.others(&cell.cell) == others);
-            group.sort_by_key(|cell| axis.of(&cell.cell));
-            if group.len() >= POINTS {
-                charts.push((axis.title(&group[0].cell), chart(axis, &group)));
-            }
-        }
-    }
+    let charts = charts::all(report);
     html! {
         @if !charts.is_empty() {
             h2 { "Values" }
-            (legend(&[("kernel", "kernel path"), ("beeline", "Beeline"), ("unix", "Unix socket")]))
+            (legend(&charts::LEGEND))
         }
-        @for (title, chart) in charts { figure { figcaption { (title) } (chart) } }
+        @for chart in charts { figure { figcaption { (chart.title) } (chart.markup()) } }
     }
 }
 
@@ -171,24 +91,6 @@ fn legend(lines: &[(&'static str, &str)]) -> Markup {
     html! {
         p.legend { @for (class, name) in lines { span { (plot::key(class)) " " (name) } " " } }
     }
-}
-
-fn chart(axis: Axis, group: &[&CellReport]) -> Markup {
-    let metric = group[0].metric;
-    let labels: Vec<_> = group.iter().map(|cell| axis.label(&cell.cell)).collect();
-    let line = |class, of: fn(&CellReport) -> &super::metric::Sample| Line {
-        class,
-        values: group
-            .iter()
-            .map(|cell| of(cell).get(&metric).copied())
-            .collect(),
-    };
-    let lines = [
-        line("kernel", |cell| &cell.kernel),
-        line("unix", |cell| &cell.unix),
-        line("beeline", |cell| &cell.beeline),
-    ];
-    plot::chart(&axis.title(&group[0].cell), metric, &labels, &lines)
 }
 
 fn cells(report: &Report) -> Markup {

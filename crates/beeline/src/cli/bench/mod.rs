@@ -1,8 +1,10 @@
 //! `beeline bench`
 
 mod cells;
+mod charts;
 mod html;
 mod metric;
+mod picture;
 mod plot;
 mod report;
 mod rounds;
@@ -58,8 +60,8 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Also write the results into this directory: bench.json and bench.html, a page that needs
-    /// nothing else
+    /// Also write the results into this directory: bench.json; bench.html, a page that needs nothing
+    /// else; and bench.svg, its charts over sizes
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -112,10 +114,12 @@ fn measured(args: &Args, stop: &Stop) -> Result<Report> {
 
 fn write(dir: &Path, report: &Report) -> Result<()> {
     let json = serde_json::to_string_pretty(report)?;
-    for (name, text) in [
+    let picture = picture::picture(report).map(|picture| ("bench.svg", picture));
+    let files = [
         ("bench.html", html::page(report, &json)),
         ("bench.json", json),
-    ] {
+    ];
+    for (name, text) in files.into_iter().chain(picture) {
         let file = dir.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }

@@ -8,8 +8,8 @@ use super::table;
 use crate::cli::output::digits;
 
 /// Size of a chart, in the units of its view box, and the room for its axes.
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 300.0;
+pub(super) const WIDTH: f64 = 640.0;
+pub(super) const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
@@ -54,6 +54,19 @@ impl Scale {
 
 /// Values over sizes, connections or services.
 pub(super) fn chart(title: &str, metric: Metric, labels: &[String], lines: &[Line]) -> Markup {
+    let text = format!(
+        "{title}: {}; the numbers are in the table below",
+        metric.title()
+    );
+    html! {
+        svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(text) {
+            (drawing(metric, labels, lines))
+        }
+    }
+}
+
+/// What is in a chart.
+pub(super) fn drawing(metric: Metric, labels: &[String], lines: &[Line]) -> Markup {
     let values = || {
         let all = lines.iter().flat_map(|line| line.values.iter().flatten());
         all.copied().filter(|value| *value > 0.0)
@@ -68,22 +81,16 @@ pub(super) fn chart(title: &str, metric: Metric, labels: &[String], lines: &[Lin
     };
     let step = (WIDTH - LEFT - RIGHT) / labels.len() as f64;
     let x = |n: usize| LEFT + step * (n as f64 + 0.5);
-    let text = format!(
-        "{title}: {}; the numbers are in the table below",
-        metric.title()
-    );
     html! {
-        svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(text) {
-            @for tick in y.ticks() {
-                line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(n(y.at(tick))) y2=(n(y.at(tick))) {}
-                text.label x=(LEFT - 6.0) y=(n(y.at(tick) + 4.0)) text-anchor="end" { (short(tick)) }
-            }
-            @for (position, label) in labels.iter().enumerate() {
-                text.label x=(n(x(position))) y=(HEIGHT - BOTTOM + 18.0) text-anchor="middle" { (label) }
-            }
-            text.label x=(LEFT - 56.0) y=(HEIGHT - 6.0) { (metric.title()) }
-            @for line in lines { (drawn(line, metric, &x, &y)) }
+        @for tick in y.ticks() {
+            line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(n(y.at(tick))) y2=(n(y.at(tick))) {}
+            text.label x=(LEFT - 6.0) y=(n(y.at(tick) + 4.0)) text-anchor="end" { (short(tick)) }
         }
+        @for (position, label) in labels.iter().enumerate() {
+            text.label x=(n(x(position))) y=(HEIGHT - BOTTOM + 18.0) text-anchor="middle" { (label) }
+        }
+        text.label x=(LEFT - 56.0) y=(HEIGHT - 6.0) { (metric.title()) }
+        @for line in lines { (drawn(line, metric, &x, &y)) }
     }
 }
 
@@ -119,11 +126,16 @@ fn mark(class: &str, x: f64, y: f64, text: &str) -> Markup {
 /// The legend's picture of a class.
 pub(super) fn key(class: &'static str) -> Markup {
     html! {
-        svg.key viewBox="0 0 30 14" width="30" height="14" aria-hidden="true" {
-            g class=(class) {
-                polyline points="0,7 30,7" {}
-                (mark(class, 15.0, 7.0, class))
-            }
+        svg.key viewBox="0 0 30 14" width="30" height="14" aria-hidden="true" { (line_of(class)) }
+    }
+}
+
+/// A piece of a line of a class, 30 units wide and 14 high.
+pub(super) fn line_of(class: &'static str) -> Markup {
+    html! {
+        g class=(class) {
+            polyline points="0,7 30,7" {}
+            (mark(class, 15.0, 7.0, class))
         }
     }
 }

@@ -262,6 +262,15 @@ struct candidate {
 	__u32 pad;
 };
 
+/* An established socket that a process has, as if it were a server's: what tells its counterpart. */
+struct view {
+	struct handshake own;
+	__u64 cookie;
+	__u64 inode; /* of the program that the process executes */
+	__u32 device;
+	__u32 is_newcomer; /* nothing is known of the connection, and it could be enrolled */
+};
+
 /* An end of a connection from before the attachment, which user space found to be local and fit. */
 struct newcomer {
 	struct handshake own;
@@ -399,8 +408,7 @@ struct end_record {
 	__u32 unread; /* bytes that wait in the psock queue */
 	__u32 state; /* TCP state, include/net/tcp_states.h */
 	__u8 has_psock; /* 0: the socket is plain TCP again */
-	__u8 is_newcomer; /* nothing is known of the connection, and it could be enrolled */
-	__u8 pad[2];
+	__u8 pad[3];
 	__u32 srtt_us; /* smoothed round-trip time of the kernel path; 0 if TCP has none */
 };
 
@@ -430,6 +438,7 @@ _Static_assert(sizeof(struct conn) == 40, "conn");
 _Static_assert(sizeof(struct offer) == 104, "offer");
 _Static_assert(sizeof(struct rule_options) == 8, "rule_options");
 _Static_assert(sizeof(struct candidate) == 64, "candidate");
+_Static_assert(sizeof(struct view) == 32, "view");
 _Static_assert(sizeof(struct newcomer) == 48, "newcomer");
 _Static_assert(sizeof(struct facts) == 80, "facts");
 _Static_assert(sizeof(struct rule_answer) == 40, "rule_answer");

@@ -31,32 +31,65 @@ static __always_inline struct handshake handshake_of(struct sock *sk, bool clien
 	};
 }
 
-/* Reports established connections, each socket with who has it, and as if it were a server's. Without
- * their locks: numbers that do not belong together have no counterpart.
+static __always_inline struct sock *established_sock(struct file *file)
+{
+	struct socket *socket = bpf_sock_from_file(file);
+	struct sock *sk = socket ? socket->sk : 0;
+
+	if (!sk || !bpf_skc_to_tcp_sock(sk) ||
+	    READ(sock, sk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED)
+		return 0;
+	return sk;
+}
+
+/* Reports the views of established sockets. Without their locks: numbers that do not belong together
+ * have no counterpart. There may be hundreds of thousands, so that no more is told of them.
  */
 SEC("iter/task_file")
 int beeline_earlier(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct end_record record = {};
 	struct file *file = ctx->file;
-	struct socket *socket;
+	struct program program;
+	struct view view = {};
 	struct sock *sk;
 
 	if (!task || !file)
 		return 0;
-	socket = bpf_sock_from_file(file);
-	if (!socket)
+	sk = established_sock(file);
+	if (!sk || !read_program(task, &program))
 		return 0;
-	sk = socket->sk;
-	if (!sk || !bpf_skc_to_tcp_sock(sk) ||
-	    READ(sock, sk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED)
+	view.own = handshake_of(sk, false);
+	view.cookie = bpf_get_socket_cookie(sk);
+	view.inode = program.inode;
+	view.device = program.device;
+	view.is_newcomer = !is_blocking(sk) && !unfit(sk) && !program_unfit(&program) &&
+			   !bpf_sk_storage_get(&ends, sk, 0, 0);
+	bpf_seq_write(ctx->meta->seq, &view, sizeof(view));
+	return 0;
+}
+
+/* Reports what rules may ask of newcomers. */
+SEC("iter/task_file")
+int beeline_newcomers(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct end_record record = {};
+	struct file *file = ctx->file;
+	struct newcomer *newcomer;
+	struct sock *sk;
+
+	if (!task || !file)
 		return 0;
-	record.is_newcomer = !is_blocking(sk) && !unfit(sk) && !bpf_sk_storage_get(&ends, sk, 0, 0);
-	if (!read_program(task, &record.end.program))
+	sk = established_sock(file);
+	if (!sk)
 		return 0;
-	record.end.own = handshake_of(sk, false);
-	record.cookie = bpf_get_socket_cookie(sk);
+	record.cookie = sock_cookie(sk);
+	newcomer = bpf_map_lookup_elem(&newcomers, &record.cookie);
+	if (!newcomer || !read_program(task, &record.end.program))
+		return 0;
+	record.end.own = newcomer->own;
+	record.end.flags = newcomer->flags;
 	record.cgroup_id = sock_cgroup(sk);
 	record.netns = sock_netns(sk);
 	record.uid = BPF_CORE_READ(sk, sk_uid.val);

@@ -39,6 +39,7 @@ const volatile struct {
 	struct process process;
 	struct candidate candidate;
 	struct newcomer newcomer;
+	struct view view;
 	enum earlier_limits earlier_limits;
 	struct rule_answer rule_answer;
 	struct rule_range rule_range;

@@ -51,15 +51,24 @@ impl<'a> Late<'a> {
 
     fn find(&self) -> Result<Vec<Connection>> {
         let id = fs::metadata(self.cgroup.path())?.ino();
-        Ok(self.earlier.find(&self.bed, |cgroup| cgroup == id)?)
+        let found = self.earlier.facts(&self.earlier.find()?)?.into_iter();
+        let is_covered =
+            |both: &Connection| [both.client.cgroup_id, both.server.cgroup_id] == [id; 2];
+        Ok(found.filter(is_covered).collect())
+    }
+
+    fn remember(&self, found: Vec<Connection>) -> Result {
+        let found: Vec<_> = found.into_iter().map(|both| (both, 0)).collect();
+        Ok(self.earlier.remember(&self.bed, &found)?)
     }
 
     /// Finds, remembers and adopts; returns how many were found.
     fn look(&self) -> Result<usize> {
-        let found: Vec<_> = self.find()?.into_iter().map(|both| (both, 0)).collect();
-        self.earlier.remember(&self.bed, &found)?;
+        let found = self.find()?;
+        let count = found.len();
+        self.remember(found)?;
         self.adopter.look()?;
-        Ok(found.len())
+        Ok(count)
     }
 }
 
@@ -278,8 +287,7 @@ kernel_test! {
         let stage = Stage::new()?;
         let pair = stage.pair()?;
         let late = Late::on(cgroup)?;
-        let found: Vec<_> = late.find()?.into_iter().map(|both| (both, 0)).collect();
-        late.earlier.remember(&late.bed, &found)?;
+        late.remember(late.find()?)?;
         assert_eq!(late.bed.waiting().len(), 1);
         drop(pair);
         late.bed.none_enrolled(&[])
@@ -292,13 +300,13 @@ kernel_test! {
         let a = stage.client.connect(addr)?;
         let b = traffic::accept(&listener)?;
         let late = Late::on(cgroup)?;
-        let found: Vec<_> = late.find()?.into_iter().map(|both| (both, 0)).collect();
+        let found = late.find()?;
         disconnect(&a)?;
         late.bed.set_mode(Mode::Off)?;
         socket2::SockRef::from(&a).connect(&addr.into()).or_else(in_progress)?;
         let other = traffic::accept(&listener)?;
         late.bed.set_mode(Mode::On)?;
-        late.earlier.remember(&late.bed, &found)?;
+        late.remember(found)?;
         late.adopter.look()?;
         assert_eq!((late.bed.waiting().len(), late.bed.conns().len()), (0, 0));
         exchange(&a, &other, BYTES)?;

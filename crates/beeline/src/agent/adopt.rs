@@ -37,7 +37,7 @@ fn look(live: &Live, maps: &Maps) -> Result<()> {
     let mut past = Past::new(maps)?;
     loop {
         let begin = Instant::now();
-        past.look(live, maps)?;
+        past.look(live, maps, &adopter)?;
         adopter.look()?;
         thread::sleep((begin.elapsed() * SHARE).max(PERIOD));
     }
@@ -59,22 +59,24 @@ impl Past {
         })
     }
 
-    fn look(&mut self, live: &Live, maps: &Maps) -> Result<()> {
+    fn look(&mut self, live: &Live, maps: &Maps, adopter: &Adopter) -> Result<()> {
         if Instant::now() < self.next || self.pause > LAST_PAUSE {
             return Ok(());
         }
-        let found = live.rules().remember(maps, &self.earlier)?;
+        let mut found = 0;
+        for pairs in self.earlier.find()?.chunks(Earlier::AT_ONCE) {
+            found += live.rules().remember(maps, &self.earlier, pairs)?;
+            // Those that wait have bounded room.
+            adopter.look()?;
+        }
         if found > 0 {
             info!(
                 connections = found,
                 "found connections from before the agent"
             );
         }
-        // There may be more.
-        if found < Earlier::AT_ONCE {
-            self.next = Instant::now() + self.pause;
-            self.pause *= 2;
-        }
+        self.next = Instant::now() + self.pause;
+        self.pause *= 2;
         Ok(())
     }
 }

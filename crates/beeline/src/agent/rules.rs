@@ -9,7 +9,7 @@ use datapath::abi::{
     EndRecord, Handshake, Program, Reason, RuleAnswer, RuleOptions, RuleSet, Settings,
 };
 use datapath::drain::{self, Outcome};
-use datapath::earlier::Earlier;
+use datapath::earlier::{Earlier, Pair};
 use datapath::ends::Ends;
 use datapath::programs::Programs;
 use datapath::rules::{self, InForce, Known, Opinion, Ruling, Tables};
@@ -182,22 +182,24 @@ impl Rules {
         Ok(excluded.len())
     }
 
-    /// Finds connections from before the attachment, and lets those be adopted that the rules let pass.
-    /// Returns how many; there may be more if it is [`Earlier::AT_ONCE`].
+    /// Lets those of these connections from before the attachment be adopted, at most
+    /// [`Earlier::AT_ONCE`], that are covered and that the rules let pass. Returns how many.
     ///
     /// # Errors
     /// When the kernel refuses a step.
-    pub(super) fn remember(&self, maps: &Maps, earlier: &Earlier) -> Result<usize> {
+    pub(super) fn remember(&self, maps: &Maps, earlier: &Earlier, pairs: &[Pair]) -> Result<usize> {
         // Nobody puts other rules in force meanwhile.
         let state = self.lock();
-        let found = earlier.find(maps, |cgroup| state.host.cgroups.contains_key(&cgroup))?;
-        let passing = found.into_iter().filter_map(|both| {
+        let covers = |end: &EndRecord| state.host.cgroups.contains_key(&end.cgroup_id);
+        let found = earlier.facts(pairs)?.into_iter();
+        let covered = found.filter(|both| covers(&both.client) && covers(&both.server));
+        let passing = covered.filter_map(|both| {
             let (client, server) = (Known::of(&both.client), Known::of(&both.server));
             let ruling = state.tables.rule(&client, &server);
             let options = state.adoptable(&ruling)?;
             Some((both, options.queue_limit))
         });
-        let passing: Vec<_> = passing.take(Earlier::AT_ONCE).collect();
+        let passing: Vec<_> = passing.collect();
         earlier.remember(maps, &passing)?;
         Ok(passing.len())
     }

@@ -118,7 +118,7 @@ impl Bench {
     /// Everything was redirected, and counted in the turns that were to be.
     fn check(&self) -> Result<()> {
         let maps = self.path.maps();
-        let seen = Snapshot::look(maps, &datapath::ends::Ends::load(maps)?)?;
+        let seen = Snapshot::look(maps, &datapath::ends::Tallied::load(maps)?)?;
         let counted = seen.host().histograms[Hist::Redirected].count();
         let sent = (2 * ROUND_TRIPS * (PAIRS + 1)) as u64;
         ensure!(counted == sent, "{counted} messages were counted of {sent}");

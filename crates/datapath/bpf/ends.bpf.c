@@ -66,9 +66,11 @@ static __always_inline void describe(struct sock *sk, struct end *end, struct en
 
 /* Not by bpf_seq_write: a read(2) takes 32 KiB of that at most, and each looks for its place from the
  * beginning of the list, so many sockets would take time by the square of their number
- * (bpf_sk_storage_map_seq_find_next, net/core/bpf_sk_storage.c).
+ * (bpf_sk_storage_map_seq_find_next, net/core/bpf_sk_storage.c). For the same reason there are no
+ * histograms where nobody asks for them: more fit into the ring buffer.
  */
-static __always_inline int report(struct bpf_iter__bpf_sk_storage_map *ctx, bool never_enrolled)
+static __always_inline int report(struct bpf_iter__bpf_sk_storage_map *ctx, bool never_enrolled,
+				  bool tallied)
 {
 	struct enrolled *enrolled = ctx->value;
 	struct sock *sk = ctx->sk;
@@ -76,12 +78,13 @@ static __always_inline int report(struct bpf_iter__bpf_sk_storage_map *ctx, bool
 
 	if (!sk || !enrolled || was_never_enrolled(&enrolled->end) != never_enrolled)
 		return 0;
-	out = bpf_ringbuf_reserve(&reports, sizeof(*out), 0);
+	out = bpf_ringbuf_reserve(&reports, tallied ? sizeof(*out) : sizeof(out->record), 0);
 	if (!out)
 		return AGAIN;
 	__builtin_memset(&out->record, 0, sizeof(out->record));
 	describe(sk, &enrolled->end, &out->record);
-	out->tally = enrolled->tally;
+	if (tallied)
+		out->tally = enrolled->tally;
 	bpf_ringbuf_submit(out, BPF_RB_NO_WAKEUP);
 	return 0;
 }
@@ -90,12 +93,19 @@ static __always_inline int report(struct bpf_iter__bpf_sk_storage_map *ctx, bool
 SEC("?iter/bpf_sk_storage_map")
 int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
-	return report(ctx, false);
+	return report(ctx, false, false);
+}
+
+/* The same, with their histograms. */
+SEC("?iter/bpf_sk_storage_map")
+int beeline_tallied(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	return report(ctx, false, true);
 }
 
 /* Those that wait to be for the first time. */
 SEC("?iter/bpf_sk_storage_map")
 int beeline_waiting(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
-	return report(ctx, true);
+	return report(ctx, true, false);
 }

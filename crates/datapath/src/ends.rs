@@ -10,12 +10,7 @@ use crate::maps::Maps;
 use crate::{Error, Result, object};
 
 /// A loaded iterator over sockets; list as often as you like.
-pub struct Ends {
-    object: Object,
-    program: &'static str,
-    /// One look at a time: they have one ring buffer.
-    looking: Mutex<()>,
-}
+pub struct Ends(Look);
 
 impl Ends {
     /// Loads the iterator over the sockets of `maps` that are or were enrolled.
@@ -23,7 +18,7 @@ impl Ends {
     /// # Errors
     /// When the kernel refuses it.
     pub fn load(maps: &Maps) -> Result<Self> {
-        Self::of(maps, "beeline_ends")
+        Look::load(maps, "beeline_ends").map(Self)
     }
 
     /// Loads the iterator over those that wait to be enrolled for the first time, as an end blocks.
@@ -31,10 +26,60 @@ impl Ends {
     /// # Errors
     /// When the kernel refuses it.
     pub fn waiting(maps: &Maps) -> Result<Self> {
-        Self::of(maps, "beeline_waiting")
+        Look::load(maps, "beeline_waiting").map(Self)
     }
 
-    fn of(maps: &Maps, program: &'static str) -> Result<Self> {
+    /// Every such socket that still exists, in no order. Sockets that come or go
+    /// meanwhile may be missing or be there twice.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run the iterator.
+    pub fn list(&self, maps: &Maps) -> Result<Vec<EndRecord>> {
+        let mut all = Vec::new();
+        self.each(maps, |one| all.push(*one))?;
+        Ok(all)
+    }
+
+    /// Shows each to `see`, which may not look itself, and keeps none: there may be hundreds of thousands.
+    ///
+    /// # Errors
+    /// As [`Ends::list`].
+    pub fn each(&self, maps: &Maps, see: impl FnMut(&EndRecord)) -> Result<()> {
+        self.0.each(maps, see)
+    }
+}
+
+/// As [`Ends::load`], each socket with its histograms: two and a half times the bytes.
+pub struct Tallied(Look);
+
+impl Tallied {
+    /// Loads the iterator over the sockets of `maps` that are or were enrolled.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn load(maps: &Maps) -> Result<Self> {
+        Look::load(maps, "beeline_tallied").map(Self)
+    }
+
+    /// As [`Ends::each`].
+    ///
+    /// # Errors
+    /// When the kernel refuses to run the iterator.
+    pub fn each(&self, maps: &Maps, see: impl FnMut(&EndReport)) -> Result<()> {
+        self.0.each(maps, see)
+    }
+}
+
+/// One of the programs.
+struct Look {
+    object: Object,
+    program: &'static str,
+    /// One look at a time: they have one ring buffer.
+    looking: Mutex<()>,
+}
+
+impl Look {
+    fn load(maps: &Maps, program: &'static str) -> Result<Self> {
         let mut open = object::open_iterator(object::ENDS, "ends", maps, &["ends"])?;
         for mut one in open.progs_mut() {
             let chosen = one.name() == program;
@@ -50,39 +95,15 @@ impl Ends {
         })
     }
 
-    /// Every such socket that still exists, in no order. Sockets that come or go
-    /// meanwhile may be missing or be there twice.
-    ///
-    /// # Errors
-    /// When the kernel refuses to run the iterator.
-    pub fn list(&self, maps: &Maps) -> Result<Vec<EndRecord>> {
-        let mut all = Vec::new();
-        self.each(maps, |one| all.push(one.record))?;
-        Ok(all)
-    }
-
-    /// As [`Ends::list`], each with its histograms.
-    ///
-    /// # Errors
-    /// As [`Ends::list`].
-    pub fn reports(&self, maps: &Maps) -> Result<Vec<EndReport>> {
-        let mut all = Vec::new();
-        self.each(maps, |one| all.push(*one))?;
-        Ok(all)
-    }
-
-    /// Shows each to `see`, which may not look itself, and keeps none: there may be hundreds of thousands.
-    ///
-    /// # Errors
-    /// As [`Ends::list`].
-    pub fn each(&self, maps: &Maps, mut see: impl FnMut(&EndReport)) -> Result<()> {
+    /// Shows each of what the program reports, a `T`.
+    fn each<T: Wire>(&self, maps: &Maps, mut see: impl FnMut(&T)) -> Result<()> {
         const WHAT: &str = "the iterator over sockets";
         let _only_one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let reports = object::map(&self.object, "reports");
         let mut builder = RingBufferBuilder::new();
         builder
             .add(&reports, |bytes| {
-                if let Some(report) = EndReport::read(bytes) {
+                if let Some(report) = T::read(bytes) {
                     see(&report);
                 }
                 0

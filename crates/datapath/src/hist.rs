@@ -9,7 +9,7 @@ use std::ops::{AddAssign, Index};
 use libbpf_rs::{MapCore, MapFlags};
 
 use crate::abi::{EndReport, Hist, Hists, Pair, PairIndex, Tally, Wire};
-use crate::ends::Ends;
+use crate::ends::Tallied;
 use crate::maps::Maps;
 use crate::{Error, Result};
 
@@ -233,7 +233,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When the kernel refuses a look-up or the iterator.
-    pub fn look(maps: &Maps, ends: &Ends) -> Result<Self> {
+    pub fn look(maps: &Maps, ends: &Tallied) -> Result<Self> {
         let (mut all, mut live) = (Self::of_closed(maps)?, Live::default());
         ends.each(maps, |one| live.add(one))?;
         all.add_live(maps, &live)?;

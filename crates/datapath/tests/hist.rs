@@ -7,9 +7,9 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use common::{Bed, Result, SOON};
-use datapath::abi::{Hist, Pair};
+use datapath::abi::{EndReport, Hist, Pair};
 use datapath::adopt::Adopter;
-use datapath::ends::Ends;
+use datapath::ends::Tallied;
 use datapath::hist::{Histogram, Histograms, Kept, Snapshot, Sums};
 use datapath::socket::Options;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -26,11 +26,22 @@ fn connection() -> Result<(TcpStream, TcpStream)> {
 }
 
 fn snapshot(bed: &Bed) -> Result<Snapshot> {
-    Ok(Snapshot::look(bed, &Ends::load(bed)?)?)
+    Ok(Snapshot::look(bed, &Tallied::load(bed)?)?)
 }
 
 fn host(bed: &Bed) -> Result<Histograms> {
     Ok(snapshot(bed)?.host().histograms)
+}
+
+/// What the end that connected sent.
+fn client(bed: &Bed) -> Result<EndReport> {
+    let mut found = None;
+    Tallied::load(bed)?.each(bed, |one| {
+        if one.record.end.is_client() {
+            found = Some(*one);
+        }
+    })?;
+    found.ok_or("no client".into())
 }
 
 fn of(values: impl IntoIterator<Item = u64>) -> Histogram {
@@ -100,7 +111,7 @@ kernel_test! {
         assert_eq!(seen[Hist::KernelPath], Histogram::default());
         // Each was read before the next was sent.
         assert_eq!(seen[Hist::Queue], of([0; SIZES.len() + 2]));
-        let own = bed.reports()?.into_iter().find(|one| one.record.end.is_client()).ok_or("no client")?;
+        let own = client(&bed)?;
         assert_eq!(Histograms::from(&own.tally)[Hist::Redirected], of(SIZES.iter().map(|size| *size as u64)));
         drop((a, b));
         bed.emptied()?;

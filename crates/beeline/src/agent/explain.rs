@@ -53,7 +53,7 @@ fn between(rules: &Rules, maps: &Maps, client: &Party, server: &Party) -> Result
 
 fn live(rules: &Rules, maps: &Maps, name: &str) -> Result<Explained> {
     let wanted: Name = name.parse()?;
-    let ends = Ends::load(maps)?.reports(maps)?;
+    let ends = Ends::load(maps)?.list(maps)?;
     let listed = conns::of(
         &ends,
         &Workloads::find(&rules.look(|host| host.containers.names())),
@@ -68,8 +68,7 @@ fn live(rules: &Rules, maps: &Maps, name: &str) -> Result<Explained> {
             others + 1
         );
     }
-    let records = ends.iter().map(|report| &report.record);
-    let find = |own| records.clone().find(|end| end.end.own == own);
+    let find = |own| ends.iter().find(|end| end.end.own == own);
     let records = (find(conn.handshake), find(conn.handshake.mirror()));
     let (Some(client), Some(server)) = records else {
         bail!("one end of the connection {wanted} is closed already");

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use datapath::Maps;
 use datapath::abi::Hist;
-use datapath::hist::Histograms;
 use serde_json::json;
 
 use super::{output, plot};
@@ -14,6 +13,7 @@ use crate::control;
 use crate::instance::Instance;
 use crate::observe::conns::{self, Connection, End, Name};
 use crate::observe::hist::{self, View, views};
+use crate::observe::picture::Camera;
 
 /// Print histograms of the host, of pairs of workloads or of single connections.
 ///
@@ -39,7 +39,8 @@ pub(super) struct Args {
 pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
     let maps = Maps::open(&instance.pins())?;
     if !args.connections.is_empty() {
-        let chosen = conns::named(&conns::list(instance, &maps)?, &args.connections)?;
+        let all = Camera::with_histograms(instance, &maps)?.look(&maps)?.conns;
+        let chosen = conns::named(&all, &args.connections)?;
         of_connections(&chosen, args.json)?;
     } else if args.pairs {
         of_pairs(instance, &maps, args.json)?;
@@ -55,7 +56,7 @@ pub(super) fn run(instance: &Instance, args: &Args) -> Result<ExitCode> {
 }
 
 fn of_connections(chosen: &[Connection], as_json: bool) -> Result<()> {
-    let sent = |end: &End| views(&Histograms::from(&end.tally));
+    let sent = |end: &End| views(&end.histograms());
     if as_json {
         let end = |end: &Option<End>| {
             end.as_ref().map(|end| {

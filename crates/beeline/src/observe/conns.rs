@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use datapath::abi::{EndReport, Handshake, Reason, Tally, TxPath};
+use datapath::abi::{EndRecord, Handshake, Reason, Tally, TxPath};
+use datapath::hist::Histograms;
 use datapath::{Maps, Result, socket};
 use serde::Serialize;
 
@@ -21,6 +22,9 @@ pub enum Name {
     /// The cookie of either socket.
     Cookie(u64),
 }
+
+/// Histograms, by the cookies of the sockets that have them.
+pub(super) type Tallies = HashMap<u64, Box<Tally>>;
 
 /// Why a string names no connection.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +79,13 @@ impl Connection {
         })
     }
 
+    /// Gives each end its histograms, by its cookie.
+    pub(super) fn take_tallies(&mut self, tallies: &mut Tallies) {
+        for end in self.client.iter_mut().chain(&mut self.server) {
+            end.tally = tallies.remove(&end.cookie);
+        }
+    }
+
     /// The ends that are not closed, the client's first.
     pub fn ends(&self) -> impl Iterator<Item = &End> {
         self.client.iter().chain(&self.server)
@@ -86,6 +97,15 @@ impl End {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.redirected_bytes + self.kernel_bytes
+    }
+
+    /// What it sent, by size; empty if that was not asked for.
+    #[must_use]
+    pub fn histograms(&self) -> Histograms {
+        self.tally
+            .as_deref()
+            .map(Histograms::from)
+            .unwrap_or_default()
     }
 }
 
@@ -119,9 +139,9 @@ pub struct End {
     pub unread_bytes: u32,
     /// TCP's smoothed round-trip time, of the kernel path, in microseconds; 0 if it has none.
     pub smoothed_rtt_us: u32,
-    /// Histograms of what it sent.
+    /// Histograms of what it sent, if they were asked for.
     #[serde(skip)]
-    pub tally: Tally,
+    pub tally: Option<Box<Tally>>,
 }
 
 /// Lists the enrolled connections, oldest first.
@@ -153,26 +173,26 @@ pub fn named(
 
 /// The connections of those ends that are not closed, oldest first.
 #[must_use]
-pub fn of(ends: &[EndReport], workloads: &Workloads) -> Vec<Connection> {
+pub fn of(ends: &[EndRecord], workloads: &Workloads) -> Vec<Connection> {
     // One that is plain TCP again is shown if it knows why.
-    let shown = |one: &&EndReport| one.record.has_psock != 0 || one.record.end.retiring != 0;
-    let live = ends.iter().filter(|one| !one.record.end.is_closed());
-    let live: Vec<&EndReport> = live.filter(shown).collect();
+    let shown = |one: &&EndRecord| one.has_psock != 0 || one.end.retiring != 0;
+    let live = ends.iter().filter(|one| !one.end.is_closed());
+    let live: Vec<&EndRecord> = live.filter(shown).collect();
     pair(&live, workloads, socket::monotonic_ns())
 }
 
-fn pair(ends: &[&EndReport], workloads: &Workloads, now_ns: u64) -> Vec<Connection> {
-    let mut by_client: HashMap<Handshake, (Option<&EndReport>, Option<&EndReport>)> =
-        HashMap::new();
-    for report in ends.iter().copied() {
-        let end = &report.record.end;
+fn pair(ends: &[&EndRecord], workloads: &Workloads, now_ns: u64) -> Vec<Connection> {
+    let mut by_client: HashMap<Handshake, (Option<&EndRecord>, Option<&EndRecord>)> =
+        HashMap::with_capacity(ends.len());
+    for record in ends.iter().copied() {
+        let end = &record.end;
         if end.is_client() {
-            by_client.entry(end.own).or_default().0 = Some(report);
+            by_client.entry(end.own).or_default().0 = Some(record);
         } else {
-            by_client.entry(end.own.mirror()).or_default().1 = Some(report);
+            by_client.entry(end.own.mirror()).or_default().1 = Some(record);
         }
     }
-    let enrolled = |one: Option<&EndReport>| one.map_or(u64::MAX, |one| one.record.end.enrolled_ns);
+    let enrolled = |one: Option<&EndRecord>| one.map_or(u64::MAX, |one| one.end.enrolled_ns);
     let mut pairs: Vec<_> = by_client.into_iter().collect();
     pairs.sort_by_key(|(_, (client, server))| enrolled(*client).min(enrolled(*server)));
     pairs
@@ -189,8 +209,7 @@ fn pair(ends: &[&EndReport], workloads: &Workloads, now_ns: u64) -> Vec<Connecti
         .collect()
 }
 
-fn view(report: &EndReport, workloads: &Workloads) -> End {
-    let record = &report.record;
+fn view(record: &EndRecord, workloads: &Workloads) -> End {
     let (local, remote) = record.endpoints.addrs();
     let (path, reason) = match record.end.retiring {
         0 => (record.end.tx.into(), record.end.tx_reason),
@@ -213,6 +232,6 @@ fn view(report: &EndReport, workloads: &Workloads) -> End {
         kernel_bytes: record.end.kernel_bytes,
         unread_bytes: record.unread,
         smoothed_rtt_us: record.srtt_us,
-        tally: report.tally,
+        tally: None,
     }
 }

@@ -1,6 +1,6 @@
 //! Connections for unit tests.
 
-use datapath::abi::{Handshake, Tally};
+use datapath::abi::Handshake;
 
 use super::conns::{Connection, End};
 use super::rates::{Live, Rate, Trend};
@@ -41,7 +41,7 @@ fn end(command: &str, local: &str, remote: &str) -> End {
         kernel_bytes: 0,
         unread_bytes: 0,
         smoothed_rtt_us: 0,
-        tally: Tally::default(),
+        tally: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use datapath::abi::{Hist, Pair};
-use datapath::ends::Ends;
+use datapath::ends::Tallied;
 use datapath::hist::{Histogram, Histograms, SLOTS, Snapshot, Sums};
 use datapath::{Maps, Result};
 use serde::Serialize;
@@ -142,7 +142,7 @@ pub fn pairs(snapshot: &Snapshot, names: &Names) -> Vec<PairView> {
 /// # Errors
 /// When the kernel refuses the iterator or a look-up.
 pub fn look(maps: &Maps) -> Result<Snapshot> {
-    Snapshot::look(maps, &Ends::load(maps)?)
+    Snapshot::look(maps, &Tallied::load(maps)?)
 }
 
 /// The pairs by name, and what is of none as the last.

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use datapath::abi::EndReport;
-use datapath::ends::Ends;
+use datapath::abi::EndRecord;
+use datapath::ends::{Ends, Tallied};
 use datapath::{Maps, Result};
 
-use super::conns::{self, Connection, End};
+use super::conns::{self, Connection, End, Tallies};
 use crate::control;
 use crate::instance::Instance;
 use crate::workload::Workloads;
@@ -48,10 +48,33 @@ pub struct Picture {
     pub sent: Sent,
 }
 
+/// What is read of each socket.
+enum Lens {
+    Facts(Ends),
+    Histograms(Tallied),
+}
+
+impl Lens {
+    /// Every socket, and their histograms.
+    fn read(&self, maps: &Maps) -> Result<(Vec<EndRecord>, Tallies)> {
+        match self {
+            Self::Facts(ends) => Ok((ends.list(maps)?, Tallies::new())),
+            Self::Histograms(ends) => {
+                let (mut all, mut tallies) = (Vec::new(), Tallies::new());
+                ends.each(maps, |one| {
+                    all.push(one.record);
+                    tallies.insert(one.record.cookie, one.tally.into());
+                })?;
+                Ok((all, tallies))
+            }
+        }
+    }
+}
+
 /// Looks again and again, and keeps what it needs for it.
 pub struct Camera {
     instance: Instance,
-    ends: Ends,
+    lens: Lens,
     workloads: Workloads,
     /// When workloads were looked for, and for which sockets, by inode.
     looked: Option<(Instant, HashSet<u64>)>,
@@ -63,12 +86,24 @@ impl Camera {
     /// # Errors
     /// When the kernel refuses the iterator over sockets.
     pub fn new(instance: &Instance, maps: &Maps) -> Result<Self> {
-        Ok(Self {
+        Ok(Self::of(instance, Lens::Facts(Ends::load(maps)?)))
+    }
+
+    /// As [`Camera::new`], each end with its histograms.
+    ///
+    /// # Errors
+    /// As [`Camera::new`].
+    pub fn with_histograms(instance: &Instance, maps: &Maps) -> Result<Self> {
+        Ok(Self::of(instance, Lens::Histograms(Tallied::load(maps)?)))
+    }
+
+    fn of(instance: &Instance, lens: Lens) -> Self {
+        Self {
             instance: instance.clone(),
-            ends: Ends::load(maps)?,
+            lens,
             workloads: Workloads::default(),
             looked: None,
-        })
+        }
     }
 
     /// Looks at the connections of the instance and maps it was made for.
@@ -78,15 +113,19 @@ impl Camera {
     pub fn look(&mut self, maps: &Maps) -> Result<Picture> {
         // Totals first: an end that closes in between is missing for once, not counted twice.
         let totals = maps.totals()?;
-        let ends = self.ends.reports(maps)?;
+        let (ends, mut tallies) = self.lens.read(maps)?;
         self.find_workloads(&ends);
         let live = || {
             ends.iter()
-                .map(|one| &one.record.end)
+                .map(|one| &one.end)
                 .filter(|end| !end.is_closed())
         };
+        let mut conns = conns::of(&ends, &self.workloads);
+        for conn in &mut conns {
+            conn.take_tallies(&mut tallies);
+        }
         Ok(Picture {
-            conns: conns::of(&ends, &self.workloads),
+            conns,
             sent: Sent {
                 redirected_bytes: totals.closed_redirected_bytes
                     + live().map(|end| end.redirected_bytes).sum::<u64>(),
@@ -99,8 +138,8 @@ impl Camera {
     }
 
     /// Every process is asked for its files, so only when there is something new to find.
-    fn find_workloads(&mut self, ends: &[EndReport]) {
-        let inodes: HashSet<u64> = ends.iter().map(|one| one.record.inode).collect();
+    fn find_workloads(&mut self, ends: &[EndRecord]) {
+        let inodes: HashSet<u64> = ends.iter().map(|one| one.inode).collect();
         let nothing_new =
             |(at, known): &(Instant, HashSet<u64>)| at.elapsed() < FRESH && inodes.is_subset(known);
         if !self.looked.as_ref().is_some_and(nothing_new) {

@@ -175,7 +175,7 @@ pub fn read(instance: &Instance) -> Result<Status> {
     let cgroup = attach::attached_cgroup(&instance.pins())?;
     // Sums first: an end that closes in between is missing for once, not counted twice.
     let (totals, mut live) = (maps.totals()?, Live::default());
-    Ends::load(&maps)?.each(&maps, |one| live.add(&one.record))?;
+    Ends::load(&maps)?.each(&maps, |end| live.add(end))?;
     let since = boot_instant(maps.settings()?.attached_ns);
     Ok(Status {
         on: is_on(instance, &maps)?,

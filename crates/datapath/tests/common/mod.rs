@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use datapath::Maps;
-use datapath::abi::{EndRecord, EndReport, Program, Reason, Totals, Verdict};
+use datapath::abi::{EndRecord, Program, Reason, Totals, Verdict};
 use datapath::ends::Ends;
 use datapath::socket::{Options, SocketPath};
 use testbed::traffic::pattern::Pattern;
@@ -63,11 +63,6 @@ impl Bed {
     /// Every socket that is or was enrolled and still exists.
     pub fn ends(&self) -> Result<Vec<EndRecord>> {
         Ok(self.ends.list(self.path.maps())?)
-    }
-
-    /// As [`Bed::ends`], each with its histograms.
-    pub fn reports(&self) -> Result<Vec<EndReport>> {
-        Ok(self.ends.reports(self.path.maps())?)
     }
 
     /// Waits until both ends of `count` connections were enrolled since the start.

@@ -114,7 +114,7 @@ impl<'a> Watch<'a> {
         let maps = Maps::open(&instance.pins())?;
         Ok(Self {
             instance,
-            camera: Camera::new(instance, &maps)?,
+            camera: Camera::with_histograms(instance, &maps)?,
             maps,
             meter: Meter::default(),
         })

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use datapath::Maps;
 use datapath::abi::{Hist, Reason, Totals, TxPath};
-use datapath::ends::Ends;
+use datapath::ends::Tallied;
 use datapath::hist::{self as tally, Histograms, Snapshot};
 
 use self::page::{Labels, Marks, Page};
@@ -33,7 +33,7 @@ pub struct Exporter {
 /// From one scrape to the next.
 #[derive(Default)]
 struct Kept {
-    ends: Option<Ends>,
+    ends: Option<Tallied>,
     marks: Marks,
 }
 
@@ -65,7 +65,7 @@ impl Exporter {
 
     fn datapath(&self, page: &mut Page, kept: &mut Kept, maps: &Maps) -> Result<()> {
         if kept.ends.is_none() {
-            kept.ends = Some(Ends::load(maps)?);
+            kept.ends = Some(Tallied::load(maps)?);
         }
         on(page, status::is_on(&self.instance, maps)?);
         // Sums first: an end that closes in between is missing for once, not counted twice.

@@ -1,7 +1,6 @@
 //! What one connection sent, by size.
 
 use datapath::abi::Hist;
-use datapath::hist::Histograms;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Text};
@@ -33,7 +32,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, conn: &Connection, from: u
 
 fn sent(role: &str, end: &End, width: u16, theme: Theme) -> Text<'static> {
     let bar = width.saturating_sub(BESIDE_BAR).min(BAR);
-    let histograms = Histograms::from(&end.tally);
+    let histograms = end.histograms();
     let mut text = Text::default();
     text.push_line("");
     text.push_line(Line::styled(format!("sent by the {role}"), theme.header()));

@@ -146,9 +146,10 @@ fn one_connection_is_told_in_full_at_80_by_24() {
 fn histograms_of_one_connection_fit_into_80_by_24() {
     let mut state = state();
     let client = state.sample.live[2].conn.client.as_mut().unwrap();
-    client.tally.slots[Hist::Redirected as usize][8] = 40;
-    client.tally.slots[Hist::Redirected as usize][10] = 10;
-    client.tally.sums[Hist::Redirected as usize] = 5000;
+    let tally = client.tally.insert(Box::default());
+    tally.slots[Hist::Redirected as usize][8] = 40;
+    tally.slots[Hist::Redirected as usize][10] = 10;
+    tally.sums[Hist::Redirected as usize] = 5000;
     state.apply(Action::Open);
     state.apply(Action::SwitchView);
     let screen = lines(&state, 80, 24);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use datapath::Maps;
 
+use super::rows::Rows;
 use super::{filter, output};
 use crate::instance::Instance;
 use crate::observe::conns::End;
@@ -99,7 +100,7 @@ fn print(shown: &[Live], rates: bool) -> Result<()> {
     if rates {
         header.extend(["BYTES/S", "BYTES/S BACK"]);
     }
-    let mut table = output::table(&header);
+    let mut rows = Rows::new(&header);
     for live in shown {
         let mut row = row(live);
         if rates {
@@ -107,9 +108,9 @@ fn print(shown: &[Live], rates: bool) -> Result<()> {
                 [live.client_rate, live.server_rate].map(|rate| output::bytes(rate.bytes() as u64)),
             );
         }
-        table.add_row(row);
+        rows.add(&row);
     }
-    output::line(&table.trim_fmt())
+    output::rows(&rows)
 }
 
 fn row(live: &Live) -> Vec<String> {

@@ -17,6 +17,7 @@ mod plot;
 mod release;
 mod reload;
 mod retire;
+mod rows;
 mod run;
 mod self_test;
 mod status;

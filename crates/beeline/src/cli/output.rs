@@ -1,21 +1,39 @@
 //! What the commands' output has in common.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::rows::Rows;
 use crate::selftest::Report;
+
+/// Bytes that are printed at once.
+const BUFFER: usize = 64 << 10;
 
 /// Prints one JSON document.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
-    line(&serde_json::to_string_pretty(value)?)
+    print(|to| {
+        serde_json::to_writer_pretty(&mut *to, value)?;
+        writeln!(to)
+    })
 }
 
-/// Prints one line; a reader that went away, as in `| head`, ends the program quietly.
+/// Prints one line.
 pub(super) fn line(text: &str) -> Result<()> {
-    match writeln!(io::stdout().lock(), "{text}") {
+    print(|to| writeln!(to, "{text}"))
+}
+
+/// Prints a table of any number of rows.
+pub(super) fn rows(rows: &Rows) -> Result<()> {
+    print(|to| rows.write(table(&[]).width(), to))
+}
+
+/// A reader that went away, as in `| head`, ends the program quietly.
+fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> io::Result<()>) -> Result<()> {
+    let mut to = BufWriter::with_capacity(BUFFER, io::stdout().lock());
+    match write(&mut to).and_then(|()| to.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }

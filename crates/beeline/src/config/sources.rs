@@ -5,8 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::builder::BoolishValueParser;
-
 use super::kinds::{Adopt, Cgroup};
 use super::mistake::{File, Mistake};
 use super::setting::{Origin, Setting};
@@ -28,10 +26,19 @@ pub struct Sources {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// "off" leaves connections alone that began before the agent or did not fit when they were made,
-    /// where no rule says otherwise [values: on, off]
-    #[arg(long, value_name = "SWITCH", value_parser = BoolishValueParser::new())]
-    pub adopt: Option<bool>,
+    /// Whether connections are adopted that began before the agent or did not fit when they were made,
+    /// where no rule says
+    #[arg(long, value_enum, value_name = "SWITCH")]
+    pub adopt: Option<Switch>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// They are.
+    On,
+    /// They are left alone.
+    Off,
 }
 
 /// Why a configuration cannot be used.
@@ -90,7 +97,7 @@ impl Sources {
         }
         if let Some(adopt) = self.adopt {
             config.adopt = Setting {
-                value: Adopt(adopt),
+                value: Adopt(adopt == Switch::On),
                 origin: Origin::Flag { flag: "--adopt" },
             };
         }

@@ -9,6 +9,7 @@
  */
 #include "vmlinux.h"
 #include "lib/count.h"
+#include "lib/fit.h"
 #include "lib/hist.h"
 #include "lib/maps.h"
 #include "lib/rest.h"
@@ -78,8 +79,7 @@ int beeline_ready(struct bpf_iter__bpf_map_elem *ctx)
  */
 static __always_inline bool may_enter(struct sock *sk)
 {
-	return READ(sock, sk, sk_receive_queue.qlen) == 0 && sleepers(sk) == 0 && !has_option(sk) &&
-	       !READ(tcp_sock, sk, inet_conn.icsk_ulp_ops);
+	return READ(sock, sk, sk_receive_queue.qlen) == 0 && sleepers(sk) == 0 && !unfit(sk);
 }
 
 /* Somebody waits for the lock that we have, or packets do. It may be a native read, which would take
@@ -168,17 +168,13 @@ static __always_inline void server_enters(struct tcp_sock *tp, struct end *end,
 SEC("iter/tcp")
 int beeline_adopt(struct bpf_iter__tcp *ctx)
 {
-	struct sock_common *common = ctx->sk_common;
 	struct settings *set = get_settings();
+	struct tcp_sock *tp = shown(ctx);
 	struct candidate *both;
 	struct handshake client;
-	struct tcp_sock *tp;
 	struct end *end;
 
-	if (!common || !set || set->mode != MODE_ON)
-		return 0;
-	tp = bpf_skc_to_tcp_sock(common);
-	if (!tp)
+	if (!tp || !set || set->mode != MODE_ON)
 		return 0;
 	end = bpf_sk_storage_get(&ends, tp, 0, 0);
 	if (!end || !(end->flags & END_WAITING))

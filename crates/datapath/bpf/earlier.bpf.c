@@ -8,6 +8,8 @@
  * net/ipv4/tcp_input.c, 6.18). A client counts the SYN that it sent, a server does not.
  */
 #include "vmlinux.h"
+#include "lib/candidate.h"
+#include "lib/file.h"
 #include "lib/fit.h"
 #include "lib/maps.h"
 #include "lib/program.h"
@@ -33,13 +35,9 @@ static __always_inline struct handshake handshake_of(struct sock *sk, bool clien
 
 static __always_inline struct sock *established_sock(struct file *file)
 {
-	struct socket *socket = bpf_sock_from_file(file);
-	struct sock *sk = socket ? socket->sk : 0;
+	struct sock *sk = tcp_sock_of(file);
 
-	if (!sk || !bpf_skc_to_tcp_sock(sk) ||
-	    READ(sock, sk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED)
-		return 0;
-	return sk;
+	return sk && READ(sock, sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED ? sk : 0;
 }
 
 /* Reports the views of established sockets. Without their locks: numbers that do not belong together
@@ -78,22 +76,20 @@ int beeline_newcomers(struct bpf_iter__task_file *ctx)
 	struct file *file = ctx->file;
 	struct newcomer *newcomer;
 	struct sock *sk;
+	__u64 cookie;
 
 	if (!task || !file)
 		return 0;
 	sk = established_sock(file);
 	if (!sk)
 		return 0;
-	record.cookie = sock_cookie(sk);
-	newcomer = bpf_map_lookup_elem(&newcomers, &record.cookie);
+	cookie = sock_cookie(sk);
+	newcomer = bpf_map_lookup_elem(&newcomers, &cookie);
 	if (!newcomer || !read_program(task, &record.end.program))
 		return 0;
+	identify(sk, &record);
 	record.end.own = newcomer->own;
 	record.end.flags = newcomer->flags;
-	record.cgroup_id = sock_cgroup(sk);
-	record.netns = sock_netns(sk);
-	record.uid = BPF_CORE_READ(sk, sk_uid.val);
-	read_endpoints(sk, &record.endpoints);
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
 	return 0;
 }
@@ -106,25 +102,19 @@ static __always_inline bool is_same(struct sock *sk, struct newcomer *newcomer)
 	return now.snd_nxt == newcomer->own.snd_nxt && now.rcv_nxt == newcomer->own.rcv_nxt;
 }
 
-/* The server's end fills in its part of what the client's left, as at the handshake. */
+/* As at the handshake. */
 static __always_inline bool note_candidate(struct sock *sk, struct newcomer *newcomer)
 {
 	struct handshake client = newcomer->own;
-	struct candidate *found, candidate = {
-		.conn = { .client_sk = (__u64)sk, .client_cookie = sock_cookie(sk) },
-		.client_netns = sock_netns(sk),
-		.generation = newcomer->generation,
-	};
+	struct candidate *candidate;
 
 	if (newcomer->flags & END_CLIENT)
-		return !bpf_map_update_elem(&waiting, &client, &candidate, BPF_NOEXIST);
+		return note_client(client, sk, sock_cookie(sk), newcomer->generation);
 	client = mirror(client);
-	found = bpf_map_lookup_elem(&waiting, &client);
-	if (!found)
+	candidate = bpf_map_lookup_elem(&waiting, &client);
+	if (!candidate)
 		return false;
-	found->server_netns = sock_netns(sk);
-	found->conn.server_cookie = sock_cookie(sk);
-	found->conn.server_sk = (__u64)sk;
+	note_server(candidate, sk, sock_cookie(sk));
 	return true;
 }
 
@@ -132,16 +122,12 @@ static __always_inline bool note_candidate(struct sock *sk, struct newcomer *new
 SEC("iter/tcp")
 int beeline_remember(struct bpf_iter__tcp *ctx)
 {
-	struct sock_common *common = ctx->sk_common;
+	struct tcp_sock *tp = shown(ctx);
 	struct newcomer *newcomer;
-	struct tcp_sock *tp;
 	struct end *end;
 	struct sock *sk;
 	__u64 cookie;
 
-	if (!common)
-		return 0;
-	tp = bpf_skc_to_tcp_sock(common);
 	if (!tp)
 		return 0;
 	sk = (struct sock *)tp;

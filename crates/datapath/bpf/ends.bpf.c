@@ -50,13 +50,9 @@ static __always_inline void describe(struct sock *sk, struct end *end, struct en
 	struct sk_psock *psock = sock_psock(sk);
 
 	record->end = *end;
-	record->cookie = sock_cookie(sk);
-	record->cgroup_id = sock_cgroup(sk);
+	identify(sk, record);
 	record->inode = sock_inode(sk);
-	record->netns = sock_netns(sk);
-	record->uid = BPF_CORE_READ(sk, sk_uid.val);
 	record->state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	read_endpoints(sk, &record->endpoints);
 	record->srtt_us = smoothed_rtt(sk);
 	if (psock) {
 		record->has_psock = 1;

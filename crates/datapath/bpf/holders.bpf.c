@@ -4,6 +4,7 @@
  */
 #include "vmlinux.h"
 #include "abi.h"
+#include "lib/file.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
@@ -16,12 +17,8 @@ int beeline_holders(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct holder holder = {};
-	struct socket *socket;
 
-	if (!task || !file)
-		return 0;
-	socket = bpf_sock_from_file(file);
-	if (!socket || !socket->sk || !bpf_skc_to_tcp_sock(socket->sk))
+	if (!task || !file || !tcp_sock_of(file))
 		return 0;
 	holder.inode = BPF_CORE_READ(file, f_inode, i_ino);
 	holder.pid = BPF_CORE_READ(task, tgid);

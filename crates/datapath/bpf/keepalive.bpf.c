@@ -37,36 +37,25 @@ int beeline_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
 	return 0;
 }
 
-static __always_inline bool keeps_alive(struct tcp_sock *tp)
-{
-	return READ(sock, tp, __sk_common.skc_flags) >>
-		       bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) &
-	       1;
-}
-
 static __always_inline void begin(struct tcp_sock *tp, struct end *end, int own)
 {
 	end->kept_msgs = end->redirected_msgs;
 	end->keepidle_s = own;
-	if (!keeps_alive(tp)) {
+	if (!SOCK_FLAG(tp, SOCK_KEEPOPEN)) {
 		end->flags |= END_KEPT;
 		set_keepalive(tp, 1);
 	}
 	set_keepidle(tp, KEEPIDLE);
 }
 
-static __always_inline int look(struct sock_common *common, bool begins)
+static __always_inline int look(struct tcp_sock *tp, bool begins)
 {
 	struct settings *set = get_settings();
-	struct tcp_sock *tp;
 	struct end *end;
 	int now;
 
-	if (!common || !set)
-		return 0;
-	tp = bpf_skc_to_tcp_sock(common);
 	/* An orphan's timer for keepalives is that of its end. */
-	if (!tp || !READ(sock, tp, sk_socket))
+	if (!tp || !set || !READ(sock, tp, sk_socket))
 		return 0;
 	end = bpf_sk_storage_get(&ends, tp, 0, 0);
 	if (!end)
@@ -82,11 +71,11 @@ static __always_inline int look(struct sock_common *common, bool begins)
 SEC("iter/tcp")
 int beeline_keepalive(struct bpf_iter__tcp *ctx)
 {
-	return look(ctx->sk_common, true);
+	return look(shown(ctx), true);
 }
 
 SEC("iter/tcp")
 int beeline_keepalive_over(struct bpf_iter__tcp *ctx)
 {
-	return look(ctx->sk_common, false);
+	return look(shown(ctx), false);
 }

@@ -18,15 +18,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 SEC("iter/tcp")
 int beeline_release(struct bpf_iter__tcp *ctx)
 {
-	struct sock_common *common = ctx->sk_common;
+	struct tcp_sock *tp = shown(ctx);
 	struct handshake own;
-	struct tcp_sock *tp;
 	struct end *end;
 	struct sock *sk;
 
-	if (!common)
-		return 0;
-	tp = bpf_skc_to_tcp_sock(common);
 	if (!tp)
 		return 0;
 	sk = (struct sock *)tp;

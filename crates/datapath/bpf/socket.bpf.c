@@ -12,6 +12,7 @@
  * docs/paths/socket.md walks one connection. "Invariant N" refers to docs/architecture.md.
  */
 #include "vmlinux.h"
+#include "lib/candidate.h"
 #include "lib/capture.h"
 #include "lib/count.h"
 #include "lib/fit.h"
@@ -278,14 +279,9 @@ static __always_inline void client_waits(struct bpf_sock_ops *ops, struct sock *
 					 struct offer *offer, __u32 generation)
 {
 	struct handshake own = own_handshake(ops);
-	struct candidate candidate = {
-		.conn = { .client_sk = (__u64)sk, .client_cookie = bpf_get_socket_cookie(ops) },
-		.client_netns = sock_netns(sk),
-		.generation = generation,
-	};
 
 	if (remember(ops, own, connecting_program(ops), offer->queue_limit, END_CLIENT) &&
-	    !bpf_map_update_elem(&waiting, &own, &candidate, BPF_NOEXIST))
+	    note_client(own, sk, bpf_get_socket_cookie(ops), generation))
 		offer->client_waits = 1;
 }
 
@@ -297,9 +293,7 @@ static __always_inline void server_waits(struct bpf_sock_ops *ops, struct sock *
 
 	if (!candidate || !remember(ops, own, program, queue_limit, 0))
 		return;
-	candidate->server_netns = sock_netns(sk);
-	candidate->conn.server_cookie = bpf_get_socket_cookie(ops);
-	candidate->conn.server_sk = (__u64)sk;
+	note_server(candidate, sk, bpf_get_socket_cookie(ops));
 }
 
 /* A connect() succeeded. The peer is local if, and only if, its handshake is on offer

@@ -1,8 +1,6 @@
 //! Enrolling connections that are live: those whose ends were local and fit, but blocked when they
 //! were made, once neither does any more.
 
-use std::collections::HashSet;
-
 use libbpf_rs::Link;
 
 use crate::maps::{Maps, SHARED};
@@ -38,18 +36,8 @@ impl Adopter {
     /// # Errors
     /// When the kernel refuses a step.
     pub fn look(&self) -> Result<()> {
-        let namespaces = self.ready()?;
-        if namespaces.is_empty() {
-            return Ok(());
-        }
+        let ready = netns::reported(&self.ready, "the iterator over connections that wait")?;
         // The client's end has to be enrolled before the server's, wherever they are.
-        netns::sweep(&self.adopt, &namespaces, 2)
-    }
-
-    /// The network namespaces of connections that are ready.
-    fn ready(&self) -> Result<HashSet<u32>> {
-        let bytes = object::read(&self.ready, "the iterator over connections that wait")?;
-        let number = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().expect("four of them"));
-        Ok(bytes.chunks_exact(4).map(number).collect())
+        netns::sweep(&self.adopt, &ready, 2)
     }
 }

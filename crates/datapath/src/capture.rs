@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, RingBuffer, RingBufferBuilder, libbpf_sys};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, RingBuffer, libbpf_sys};
 
 use crate::abi::{Handshake, Piece, Totals, Wire};
 use crate::maps::Maps;
-use crate::{Error, Result};
+use crate::{Error, Result, object};
 
 /// Room for what was sent and is not read yet; a power of two.
 const RING_BYTES: u32 = 16 << 20;
@@ -163,16 +163,9 @@ fn put(maps: &Maps, name: &str, inner: &MapHandle) -> Result<()> {
 
 fn reader<'a>(ring: &MapHandle, read: &Rc<RefCell<Vec<Captured>>>) -> Result<RingBuffer<'a>> {
     let read = Rc::clone(read);
-    let mut builder = RingBufferBuilder::new();
-    builder
-        .add(ring, move |bytes| {
-            read.borrow_mut().extend(captured(bytes));
-            0
-        })
-        .map_err(Error::bpf("open", "the ring buffer of captured data"))?;
-    builder
-        .build()
-        .map_err(Error::bpf("map", "the ring buffer of captured data"))
+    object::ring(ring, "the ring buffer of captured data", move |bytes| {
+        read.borrow_mut().extend(captured(bytes));
+    })
 }
 
 fn captured(bytes: &[u8]) -> Option<Captured> {

@@ -3,7 +3,7 @@
 use libbpf_rs::{MapCore, MapFlags, Object, OpenObject};
 
 use crate::abi::{Handshake, Wire};
-use crate::{Error, Result};
+use crate::{Error, Result, object};
 
 const MAP: &str = "chosen";
 
@@ -24,8 +24,7 @@ pub(crate) fn add(
     sockets: impl IntoIterator<Item = Handshake>,
     value: u32,
 ) -> Result<()> {
-    let map = object.maps().find(|map| map.name() == MAP);
-    let map = map.expect("it was there before loading");
+    let map = object::map(object, MAP);
     for own in sockets {
         map.update(own.bytes(), &value.to_ne_bytes(), MapFlags::ANY)
             .map_err(Error::bpf("add to the map", MAP))?;

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::sync::{Mutex, PoisonError};
 
-use libbpf_rs::{Iter, Object, RingBufferBuilder};
+use libbpf_rs::{Iter, Object};
 
 use crate::abi::{EndRecord, EndReport, Wire};
 use crate::maps::Maps;
@@ -100,18 +100,11 @@ impl Look {
         const WHAT: &str = "the iterator over sockets";
         let _only_one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let reports = object::map(&self.object, "reports");
-        let mut builder = RingBufferBuilder::new();
-        builder
-            .add(&reports, |bytes| {
-                if let Some(report) = T::read(bytes) {
-                    see(&report);
-                }
-                0
-            })
-            .map_err(Error::bpf("open", "the ring buffer of reports"))?;
-        let ring = builder
-            .build()
-            .map_err(Error::bpf("map", "the ring buffer of reports"))?;
+        let ring = object::ring(&reports, "the ring buffer of reports", |bytes| {
+            if let Some(report) = T::read(bytes) {
+                see(&report);
+            }
+        })?;
         let link = object::attach_iterator(&self.object, self.program, Some(maps.get("ends")))?;
         let mut sockets = Iter::new(&link).map_err(Error::bpf("run", WHAT))?;
         loop {

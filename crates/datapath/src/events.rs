@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use libbpf_rs::{RingBuffer, RingBufferBuilder};
+use libbpf_rs::RingBuffer;
 
 use crate::abi::{Event, Wire};
 use crate::maps::Maps;
-use crate::{Error, Result};
+use crate::{Error, Result, object};
 
 /// Reads events; while it lives, programs write them. One reader at a time.
 pub struct Events<'a> {
@@ -20,18 +20,15 @@ impl<'a> Events<'a> {
     /// # Errors
     /// When the ring buffer cannot be mapped.
     pub fn open(maps: &'a Maps, mut take: impl FnMut(&Event) + 'a) -> Result<Self> {
-        let mut builder = RingBufferBuilder::new();
-        builder
-            .add(maps.get("events"), move |bytes| {
+        let ring = object::ring(
+            maps.get("events"),
+            "the ring buffer of events",
+            move |bytes| {
                 if let Some(event) = Event::read(bytes) {
                     take(&event);
                 }
-                0
-            })
-            .map_err(Error::bpf("open", "the ring buffer of events"))?;
-        let ring = builder
-            .build()
-            .map_err(Error::bpf("map", "the ring buffer of events"))?;
+            },
+        )?;
         maps.change(|settings| settings.tracing = 1)?;
         Ok(Self { maps, ring })
     }

@@ -1,7 +1,5 @@
 //! Keeping connection tracking and NAT from forgetting connections whose data they do not see.
 
-use std::collections::HashSet;
-
 use libbpf_rs::Link;
 
 use crate::maps::Maps;
@@ -54,9 +52,7 @@ impl Keepalive {
     }
 
     fn sweep(&self, iterator: &Link) -> Result<()> {
-        let bytes = object::read(&self.carriers, "the iterator over redirected connections")?;
-        let number = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().expect("four of them"));
-        let namespaces: HashSet<u32> = bytes.chunks_exact(4).map(number).collect();
-        netns::sweep(iterator, &namespaces, 1)
+        let carriers = netns::reported(&self.carriers, "the iterator over redirected connections")?;
+        netns::sweep(iterator, &carriers, 1)
     }
 }

@@ -3,7 +3,10 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use libbpf_rs::{Iter, Link, Map, MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{
+    Iter, Link, Map, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, ProgramMut, RingBuffer,
+    RingBufferBuilder,
+};
 
 use crate::maps::{Maps, SHARED};
 use crate::{Error, Result};
@@ -99,10 +102,7 @@ pub(crate) fn attach_iterator(
     name: &str,
     map: Option<&MapHandle>,
 ) -> Result<Link> {
-    let program = object
-        .progs_mut()
-        .find(|program| program.name() == name)
-        .unwrap_or_else(|| panic!("the object defines {name}"));
+    let program = program(object, name);
     let link = match map {
         Some(map) => program.attach_iter(map.as_fd()),
         None => program.attach(),
@@ -126,6 +126,29 @@ pub(crate) fn iterate(object: &Object, name: &str, maps: &Maps) -> Result<Vec<u8
         &attach_iterator(object, name, Some(maps.get("ends")))?,
         "the iterator over sockets",
     )
+}
+
+/// Opens a ring buffer, `what` in words, whose elements are handed to `take`.
+pub(crate) fn ring<'a>(
+    map: &dyn MapCore,
+    what: &str,
+    mut take: impl FnMut(&[u8]) + 'a,
+) -> Result<RingBuffer<'a>> {
+    let mut builder = RingBufferBuilder::new();
+    builder
+        .add(map, move |bytes| {
+            take(bytes);
+            0
+        })
+        .map_err(Error::bpf("open", what))?;
+    builder.build().map_err(Error::bpf("map", what))
+}
+
+/// A program that the object defines.
+pub(crate) fn program<'a>(object: &'a Object, name: &str) -> ProgramMut<'a> {
+    let mut all = object.progs_mut();
+    all.find(|program| program.name() == name)
+        .unwrap_or_else(|| panic!("the object defines {name}"))
 }
 
 /// A map that the object defines.

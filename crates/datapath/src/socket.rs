@@ -186,10 +186,7 @@ impl SocketPath {
     }
 
     fn program(&self, name: &str) -> ProgramMut<'_> {
-        self.object
-            .progs_mut()
-            .find(|program| program.name() == name)
-            .unwrap_or_else(|| panic!("bpf/socket.bpf.c defines {name}"))
+        object::program(&self.object, name)
     }
 }
 

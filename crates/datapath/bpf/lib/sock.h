@@ -13,9 +13,21 @@
  */
 #define SK_USER_DATA_FLAGS 7UL
 
+/* Whether one of enum sock_flags is set. */
+#define SOCK_FLAG(sk, flag) \
+	(READ(sock, sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, flag) & 1)
+
 /* What a sock_ops program has to hear of an enrolled socket. */
 #define CALLBACKS \
 	(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
+
+/* The socket that an iterator shows, unless it is over or only a request; the iterator has its lock. */
+static __always_inline struct tcp_sock *shown(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+
+	return common ? bpf_skc_to_tcp_sock(common) : 0;
+}
 
 /* Lets sock_ops programs hear more of a socket, whose lock the caller has. From Linux 6.12 on. */
 static __always_inline bool call_back(struct tcp_sock *tp, int more)
@@ -74,10 +86,7 @@ static __always_inline bool is_blocking(struct sock *sk)
 static __always_inline bool has_option(struct sock *sk)
 {
 	return READ(sock, sk, sk_rcvlowat) > 1 || READ(sock, sk, sk_peek_off) >= 0 ||
-	       READ_BITS(tcp_sock, sk, recvmsg_inq) ||
-	       READ(sock, sk, __sk_common.skc_flags) >>
-			       bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) &
-		       1;
+	       READ_BITS(tcp_sock, sk, recvmsg_inq) || SOCK_FLAG(sk, SOCK_ZEROCOPY);
 }
 
 static __always_inline struct sk_psock *sock_psock(struct sock *sk)
@@ -129,17 +138,27 @@ static __always_inline __u64 sock_cgroup(struct sock *sk)
 	return READ(kernfs_node, node, id);
 }
 
-/* Microseconds, of the kernel path. */
-static __always_inline __u32 smoothed_rtt(struct sock *sk)
-{
-	return READ(tcp_sock, sk, srtt_us) >> 3;
-}
-
 static __always_inline __u32 sock_netns(struct sock *sk)
 {
 	struct net *net = READ(sock, sk, __sk_common.skc_net.net);
 
 	return READ(net, net, ns.inum);
+}
+
+/* Which socket it is, and what rules may ask of it but its program. */
+static __always_inline void identify(struct sock *sk, struct end_record *record)
+{
+	record->cookie = sock_cookie(sk);
+	record->cgroup_id = sock_cgroup(sk);
+	record->netns = sock_netns(sk);
+	record->uid = READ(sock, sk, sk_uid.val);
+	read_endpoints(sk, &record->endpoints);
+}
+
+/* Microseconds, of the kernel path. */
+static __always_inline __u32 smoothed_rtt(struct sock *sk)
+{
+	return READ(tcp_sock, sk, srtt_us) >> 3;
 }
 
 #endif

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use libbpf_rs::{Object, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{Object, RingBuffer};
 
 use self::elf::Code;
 use crate::abi::{Process, Program, Verdict, Wire};
@@ -59,16 +59,11 @@ impl<'a> Programs<'a> {
             .map_err(Error::bpf("load", "the iterators over processes"))?;
         let heard = Rc::<RefCell<Vec<Process>>>::default();
         let hears = heard.clone();
-        let mut builder = RingBufferBuilder::new();
-        builder
-            .add(maps.get("strangers"), move |bytes| {
-                hears.borrow_mut().extend(Process::read(bytes));
-                0
-            })
-            .map_err(Error::bpf("open", "the ring buffer of strangers"))?;
-        let ring = builder
-            .build()
-            .map_err(Error::bpf("map", "the ring buffer of strangers"))?;
+        let ring = object::ring(
+            maps.get("strangers"),
+            "the ring buffer of strangers",
+            move |bytes| hears.borrow_mut().extend(Process::read(bytes)),
+        )?;
         let (trusted, seen) = (Box::new(trusted), HashMap::new());
         Ok(Self {
             maps,

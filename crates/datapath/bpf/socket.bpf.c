@@ -27,6 +27,7 @@
 #include "lib/rules.h"
 #include "lib/small.h"
 #include "lib/sock.h"
+#include "lib/zero_copy.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -553,12 +554,15 @@ static __always_inline enum reason hold_back(struct settings *set, struct tcp_so
 	/* A send after shutdown() has to fail, and one over TLS has to be encrypted: TCP does. */
 	if (own->inet_conn.icsk_inet.sk.sk_shutdown & SEND_SHUTDOWN)
 		return REASON_SHUT_DOWN;
-	if (own->inet_conn.icsk_ulp_ops)
+	if (has_ulp((struct sock *)own))
 		return REASON_ULP;
 	if (is_blocking((struct sock *)own) || is_blocking((struct sock *)end->peer_sk))
 		return REASON_BLOCKING;
 	if (!peer_unread(end, unread))
 		return REASON_PEER_GONE;
+	/* TLS takes what was redirected for text that is deciphered (tls_sw_recvmsg, net/tls/tls_sw.c). */
+	if (has_ulp((struct sock *)end->peer_sk))
+		return REASON_ULP;
 	/* Segments below the low-water mark would keep the reader from what waits in its queue. */
 	if (has_option((struct sock *)own) ||
 	    (*unread == 0 && has_option((struct sock *)end->peer_sk)))
@@ -646,6 +650,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 		emit(READ(sk_msg, msg, sk), end, EVENT_KERNEL_PATH, reason);
 	}
 	end->sent_us = 0;
+	complete_once(msg);
 	if (pass(msg, end->own) != SK_PASS)
 		return SK_DROP;
 	capture_if_asked(msg, end, msg->size, false);

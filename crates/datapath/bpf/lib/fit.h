@@ -13,7 +13,7 @@ static __always_inline enum reason unfit(struct sock *sk)
 		return REASON_MPTCP;
 	if (READ_BITS(sock, sk, sk_kern_sock))
 		return REASON_KERNEL_SOCKET;
-	if (READ(tcp_sock, sk, inet_conn.icsk_ulp_ops))
+	if (has_ulp(sk))
 		return REASON_ULP;
 	if (READ_BITS(tcp_sock, sk, syn_data) || READ(tcp_sock, sk, fastopen_rsk))
 		return REASON_FAST_OPEN;

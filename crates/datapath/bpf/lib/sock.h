@@ -89,6 +89,12 @@ static __always_inline bool has_option(struct sock *sk)
 	       READ_BITS(tcp_sock, sk, recvmsg_inq) || SOCK_FLAG(sk, SOCK_ZEROCOPY);
 }
 
+/* An upper layer protocol, as kernel TLS: it has replaced the socket's calls, for good. */
+static __always_inline bool has_ulp(struct sock *sk)
+{
+	return READ(tcp_sock, sk, inet_conn.icsk_ulp_ops);
+}
+
 static __always_inline struct sk_psock *sock_psock(struct sock *sk)
 {
 	unsigned long data = (unsigned long)READ(sock, sk, sk_user_data);

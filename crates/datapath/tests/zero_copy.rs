@@ -1,0 +1,103 @@
+//! `MSG_ZEROCOPY` on a connection that was enrolled before `SO_ZEROCOPY` was set: each send has one
+//! completion, as plain TCP counts them (invariant 2).
+
+mod common;
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use common::{Bed, Result, SOON, set_option, talk};
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{pair, write_all};
+use testbed::wait::wait_until;
+use testbed::{Cgroup, Node, kernel_test};
+
+/// `SO_EE_ORIGIN_ZEROCOPY`, include/uapi/linux/errqueue.h
+const ZEROCOPY: u8 = 5;
+
+/// From one byte to what no `struct sk_msg` holds: 17 elements of 32 KiB.
+const SIZES: [usize; 5] = [1, 5000, 30_000, 300_000, 2_000_000];
+
+/// How many bytes the socket took.
+fn lend(sock: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL;
+    // SAFETY: the bytes live until their completion, or the test fails.
+    let sent = unsafe { libc::send(sock.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// The next completion: the numbers of the first and the last send that it is about.
+fn completion(sock: &TcpStream) -> Option<(u32, u32)> {
+    let mut control = [0_u64; 16];
+    // SAFETY: all zero is a valid, empty message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: the message and its control buffer live.
+    if unsafe { libc::recvmsg(sock.as_raw_fd(), &raw mut message, flags) } < 0 {
+        return None;
+    }
+    // SAFETY: what the kernel puts into a TCP socket's error queue is this structure.
+    let told: libc::sock_extended_err = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        ptr::read_unaligned(libc::CMSG_DATA(header).cast())
+    };
+    assert_eq!((told.ee_origin, told.ee_errno), (ZEROCOPY, 0));
+    Some((told.ee_info, told.ee_data))
+}
+
+/// Sends and reads the stream in sends of that size, and waits for the completion of each.
+fn sends_complete(from: &TcpStream, to: &mut TcpStream, size: usize) -> Result {
+    let (mut lent, mut got) = (vec![0; size], vec![0; size]);
+    let (mut sent, mut read) = (Pattern::new(7), Pattern::new(7));
+    for number in 0..4 {
+        let begun = sent.offset();
+        sent.clone().fill(&mut lent);
+        let taken = lend(from, &lent)?;
+        sent.fill(&mut vec![0; taken]);
+        while read.offset() < begun + taken as u64 {
+            match to.read(&mut got) {
+                Ok(n) => assert_eq!(read.differs(&got[..n]), None, "the first wrong byte"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let told = wait_until("a completion", SOON, || completion(from))?;
+        assert_eq!(told, (number, number), "sends that are complete");
+    }
+    assert_eq!(completion(from), None);
+    Ok(())
+}
+
+/// `unread`: something waits at the sender's own end, so that it cannot leave the maps.
+fn with_late_option(cgroup: &Cgroup, sizes: &[usize], unread: bool) -> Result {
+    let bed = Bed::on(cgroup)?;
+    let node = Node::new()?;
+    let (web, client) = (node.pod("web")?, node.pod("client")?);
+    for size in sizes.iter().copied() {
+        let (a, mut b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        if unread {
+            write_all(&b, b"unread")?;
+        }
+        set_option(&a, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)?;
+        sends_complete(&a, &mut b, size).map_err(|error| format!("{size} bytes: {error}"))?;
+        drop((a, b));
+        bed.emptied()?;
+    }
+    Ok(())
+}
+
+kernel_test! {
+    fn each_send_completes_once(cgroup: &Cgroup) -> Result {
+        with_late_option(cgroup, &SIZES, false)
+    }
+
+    /// Of sends that TCP's buffer takes at once.
+    fn each_send_completes_once_on_a_socket_that_cannot_leave(cgroup: &Cgroup) -> Result {
+        with_late_option(cgroup, &SIZES[..3], true)
+    }
+}

@@ -22,6 +22,7 @@ fn main() {
         "adopt",
         "earlier",
         "keepalive",
+        "tls",
         "probe",
     ] {
         build("bpf", name, &out);

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 9,
+	BEELINE_ABI = 10,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -31,7 +31,7 @@ enum reason {
 	REASON_NO_RECORD, /* the handshake began before the attachment, or its record was evicted */
 	REASON_FAST_OPEN, /* data travelled in the SYN */
 	REASON_MPTCP, /* a subflow of a Multipath TCP connection */
-	REASON_ULP, /* an upper layer protocol such as kernel TLS owns the socket */
+	REASON_ULP, /* an upper layer protocol such as kernel TLS owns the socket, or its program uses one */
 	REASON_KERNEL_SOCKET, /* the socket belongs to the kernel itself */
 	REASON_MAP_FULL, /* as many connections as the configuration allows */
 	REASON_COLLISION, /* another live connection has the same sequence numbers */
@@ -40,6 +40,7 @@ enum reason {
 	REASON_MAY_SPLICE, /* a program at either end may splice from its sockets */
 	REASON_UNKNOWN_PROGRAM, /* it is not known yet whether a program at either end does */
 	REASON_UNKNOWN_WORKLOAD, /* it is not known yet which rules concern the cgroup of an end */
+	REASON_IO_URING, /* a program at either end has a ring, whose sends without a copy sockmap refuses */
 	/* Directions of enrolled connections. */
 	REASON_PEER_LATE, /* the first byte was sent before the peer was enrolled */
 	REASON_PEER_GONE, /* the peer is no target any more: closed, half-closed or retired */
@@ -181,11 +182,19 @@ struct enrolled {
 	struct tally tally;
 };
 
+/* Who called connect or listen. */
+struct caller {
+	struct program program;
+	__u32 has_ring; /* not 0: with io_uring */
+	__u32 pad;
+};
+
 /* What is known of a program. */
 enum verdict {
 	VERDICT_UNKNOWN,
 	VERDICT_NEVER_SPLICES,
 	VERDICT_MAY_SPLICE,
+	VERDICT_USES_ULP, /* it has asked for kernel TLS, or another upper layer protocol: tls.bpf.c */
 };
 
 /* A process and its program: an element of the ring buffer `strangers`, and what the iterator in

@@ -48,20 +48,20 @@ int beeline_earlier(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct program program;
+	struct caller caller;
 	struct view view = {};
 	struct sock *sk;
 
 	if (!task || !file)
 		return 0;
 	sk = established_sock(file);
-	if (!sk || !read_program(task, &program))
+	if (!sk || !read_caller(task, &caller))
 		return 0;
 	view.own = handshake_of(sk, false);
 	view.cookie = bpf_get_socket_cookie(sk);
-	view.inode = program.inode;
-	view.device = program.device;
-	view.is_newcomer = !is_blocking(sk) && !unfit(sk) && !program_unfit(&program) &&
+	view.inode = caller.program.inode;
+	view.device = caller.program.device;
+	view.is_newcomer = !is_blocking(sk) && !unfit(sk) && !caller_unfit(&caller) &&
 			   !bpf_sk_storage_get(&ends, sk, 0, 0);
 	bpf_seq_write(ctx->meta->seq, &view, sizeof(view));
 	return 0;

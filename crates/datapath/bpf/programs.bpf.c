@@ -26,7 +26,7 @@ int beeline_listeners(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct program program, *noted;
+	struct caller caller, *noted;
 	struct socket *socket;
 	struct sock *sk;
 	__u64 cookie;
@@ -39,13 +39,14 @@ int beeline_listeners(struct bpf_iter__task_file *ctx)
 	sk = socket->sk;
 	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) != BPF_TCP_LISTEN)
 		return 0;
-	if (!read_program(task, &program))
+	if (!read_caller(task, &caller))
 		return 0;
 	cookie = bpf_get_socket_cookie(sk);
 	noted = bpf_map_lookup_elem(&listeners, &cookie);
 	/* Two programs have it: either may accept. No program is all zeroes. */
-	if (noted && (noted->inode != program.inode || noted->device != program.device))
-		__builtin_memset(&program, 0, sizeof(program));
-	bpf_map_update_elem(&listeners, &cookie, &program, BPF_ANY);
+	if (noted && (noted->program.inode != caller.program.inode ||
+		      noted->program.device != caller.program.device))
+		__builtin_memset(&caller, 0, sizeof(caller));
+	bpf_map_update_elem(&listeners, &cookie, &caller, BPF_ANY);
 	return 0;
 }

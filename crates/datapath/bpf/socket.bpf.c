@@ -71,15 +71,16 @@ static __always_inline struct end *own_end(struct bpf_sock_ops *ops)
 	return sk ? bpf_sk_storage_get(&ends, sk, 0, 0) : 0;
 }
 
-/* The program that calls connect or listen; the agent hears of one that nobody looked at. */
-static __always_inline bool calling_program(struct process *process)
+/* Who calls connect or listen; the agent hears of a program that nobody looked at. */
+static __always_inline bool read_current(struct caller *caller)
 {
-	__builtin_memset(process, 0, sizeof(*process));
-	process->pid = bpf_get_current_pid_tgid() >> 32;
-	if (!read_program((struct task_struct *)bpf_get_current_task(), &process->program))
+	struct process process = { .pid = bpf_get_current_pid_tgid() >> 32 };
+
+	if (!read_caller((struct task_struct *)bpf_get_current_task(), caller))
 		return false;
-	if (!bpf_map_lookup_elem(&programs, &process->program) || !rules_know(&process->program))
-		bpf_ringbuf_output(&strangers, process, sizeof(*process), 0);
+	process.program = caller->program;
+	if (!bpf_map_lookup_elem(&programs, &process.program) || !rules_know(&process.program))
+		bpf_ringbuf_output(&strangers, &process, sizeof(process), 0);
 	return true;
 }
 
@@ -89,38 +90,42 @@ static __always_inline bool calling_program(struct process *process)
 static __always_inline void note_caller(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
-	struct process process;
-	struct program *noted;
+	struct caller caller, *noted;
 
-	if (!sk || !calling_program(&process))
+	if (!sk || !read_current(&caller))
 		return;
 	noted = bpf_sk_storage_get(&callers, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (noted)
-		*noted = process.program;
+		*noted = caller;
 }
 
 /* listen(), likewise (__inet_listen_sk, net/ipv4/af_inet.c). */
 static __always_inline void note_listener(struct bpf_sock_ops *ops)
 {
 	__u64 cookie = bpf_get_socket_cookie(ops);
-	struct process process;
+	struct caller caller;
 
-	if (calling_program(&process))
-		bpf_map_update_elem(&listeners, &cookie, &process.program, BPF_ANY);
+	if (read_current(&caller))
+		bpf_map_update_elem(&listeners, &cookie, &caller, BPF_ANY);
 }
 
-static __always_inline struct program *listening_program(struct sock *listener)
+static __always_inline struct caller *listening_caller(struct sock *listener)
 {
 	__u64 cookie = sock_cookie(listener);
 
 	return bpf_map_lookup_elem(&listeners, &cookie);
 }
 
-static __always_inline struct program *connecting_program(struct bpf_sock_ops *ops)
+static __always_inline struct caller *connecting_caller(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
 
 	return sk ? bpf_sk_storage_get(&callers, sk, 0, 0) : 0;
+}
+
+static __always_inline struct program *program_of(struct caller *caller)
+{
+	return caller ? &caller->program : 0;
 }
 
 /* The listener stands where other sockets have their flags (include/net/sock.h, a union). */
@@ -135,30 +140,30 @@ static __always_inline enum reason listener_unfit(struct tcp_request_sock *req, 
 	const struct request_sock_ops *protocol = READ(request_sock, req, rsk_ops);
 	__u16 family = READ(request_sock_ops, protocol, family);
 	struct sock *listener = listener_of(req);
-	struct program *program = listening_program(listener);
+	struct caller *caller = listening_caller(listener);
 	struct settings *set = get_settings();
 
-	if (program)
-		offer->facts.program = *program;
+	if (caller)
+		offer->facts.program = caller->program;
 	if (set && set->judging) {
 		read_facts((struct sock *)req, family, listener, &offer->facts);
 		offer->judged = 1;
 	}
-	return program_unfit(program) ?: (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
+	return caller_unfit(caller) ?: (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
 }
 
-/* Why the program that connected, or a rule, rules out redirection, if so. */
-static __always_inline enum reason caller_unfit(struct program *program, struct sock *sk,
+/* Why whoever connected, or a rule, rules out redirection, if so. */
+static __always_inline enum reason client_unfit(struct caller *caller, struct sock *sk,
 						struct offer *offer, __u32 generation)
 {
-	enum reason reason = program_unfit(program);
+	enum reason reason = caller_unfit(caller);
 	struct settings *set = get_settings();
 	struct facts facts = {};
 
-	if (!reason && program && set && set->judging) {
+	if (!reason && caller && set && set->judging) {
 		if (!offer->judged)
 			return REASON_UNKNOWN_WORKLOAD;
-		facts.program = *program;
+		facts.program = caller->program;
 		read_facts(sk, READ(sock, sk, __sk_common.skc_family), sk, &facts);
 		reason = ruled_out(&facts, offer, generation & 1);
 	}
@@ -281,7 +286,7 @@ static __always_inline void client_waits(struct bpf_sock_ops *ops, struct sock *
 {
 	struct handshake own = own_handshake(ops);
 
-	if (remember(ops, own, connecting_program(ops), offer->queue_limit, END_CLIENT) &&
+	if (remember(ops, own, program_of(connecting_caller(ops)), offer->queue_limit, END_CLIENT) &&
 	    note_client(own, sk, bpf_get_socket_cookie(ops), generation))
 		offer->client_waits = 1;
 }
@@ -305,7 +310,7 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 	struct handshake own = own_handshake(ops), peer = mirror(own);
 	struct conn conn = { .client_sk = (__u64)sk, .client_cookie = bpf_get_socket_cookie(ops) };
 	struct offer *offer = bpf_map_lookup_elem(&offers, &peer);
-	struct program *program = connecting_program(ops);
+	struct caller *caller = connecting_caller(ops);
 	struct settings *set = get_settings();
 	__u32 generation = set ? set->generation : 0;
 	enum reason reason;
@@ -314,7 +319,7 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 		return unsuitable(sk) ?: REASON_PEER_ELSEWHERE;
 	reason = offer->reason;
 	if (!reason || reason == REASON_BLOCKING)
-		reason = unsuitable(sk) ?: caller_unfit(program, sk, offer, generation) ?: reason;
+		reason = unsuitable(sk) ?: client_unfit(caller, sk, offer, generation) ?: reason;
 	if (reason) {
 		offer->reason = reason;
 		if (reason == REASON_BLOCKING && !offer->at_once)
@@ -324,7 +329,7 @@ static __always_inline enum reason client_established(struct bpf_sock_ops *ops, 
 	if (bpf_map_update_elem(&conns, &own, &conn, BPF_NOEXIST)) {
 		reason = bpf_map_lookup_elem(&conns, &own) ? REASON_COLLISION : REASON_MAP_FULL;
 	} else {
-		reason = enrol(ops, sk, own, program, offer->queue_limit, END_CLIENT);
+		reason = enrol(ops, sk, own, program_of(caller), offer->queue_limit, END_CLIENT);
 		if (reason)
 			bpf_map_delete_elem(&conns, &own);
 	}

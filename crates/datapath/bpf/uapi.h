@@ -33,6 +33,7 @@ enum {
 #define SOL_TCP 6
 #define TCP_KEEPIDLE 4
 #define TCP_NOTSENT_LOWAT 25
+#define TCP_ULP 31
 #define TCP_BPF_IW 1001
 #define TCP_BPF_SNDCWND_CLAMP 1002
 #define TCP_BPF_SOCK_OPS_CB_FLAGS 1008 /* 6.12+ */
@@ -43,6 +44,7 @@ enum {
 #define SOCK_RCVBUF_LOCK 2 /* include/uapi/linux/socket.h */
 #define O_NONBLOCK 04000
 
+#define ENOENT 2
 #define EEXIST 17
 #define EBUSY 16
 
@@ -159,6 +161,25 @@ struct bpf_sock_ops {
 		__u64 : 64;
 	} __attribute__((aligned(8)));
 	__u32 skb_len; /* 0 where the operation has no packet */
+};
+
+struct bpf_sockopt {
+	union {
+		struct bpf_sock *sk;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	union {
+		void *optval;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	union {
+		void *optval_end;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	__s32 level;
+	__s32 optname;
+	__s32 optlen;
+	__s32 retval;
 };
 
 struct sk_msg_md {

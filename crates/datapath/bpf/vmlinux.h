@@ -201,6 +201,8 @@ struct task_struct {
 	struct task_struct *group_leader;
 	int tgid;
 	char comm[16];
+	unsigned int flags;
+	struct io_uring_task *io_uring;
 };
 
 /* include/net/inet_connection_sock.h */

@@ -162,7 +162,7 @@ named! {
         NoRecord = REASON_NO_RECORD "no_record": "the handshake began before the attachment, or its record was evicted",
         FastOpen = REASON_FAST_OPEN "fast_open": "data travelled in the SYN",
         Mptcp = REASON_MPTCP "mptcp": "a subflow of a Multipath TCP connection",
-        Ulp = REASON_ULP "ulp": "an upper layer protocol such as kernel TLS owns the socket",
+        Ulp = REASON_ULP "ulp": "an upper layer protocol such as kernel TLS owns the socket, or a program at either end uses one",
         KernelSocket = REASON_KERNEL_SOCKET "kernel_socket": "the socket belongs to the kernel itself",
         MapFull = REASON_MAP_FULL "map_full": "as many connections as the configuration allows",
         Collision = REASON_COLLISION "collision": "another live connection has the same sequence numbers",
@@ -171,6 +171,7 @@ named! {
         MaySplice = REASON_MAY_SPLICE "may_splice": "a program at either end may splice from its sockets",
         UnknownProgram = REASON_UNKNOWN_PROGRAM "unknown_program": "it is not known yet whether a program at either end splices",
         UnknownWorkload = REASON_UNKNOWN_WORKLOAD "unknown_workload": "it is not known yet which rules concern the cgroup of an end",
+        IoUring = REASON_IO_URING "io_uring": "a program at either end has an io_uring, whose sends without a copy would fail",
         PeerLate = REASON_PEER_LATE "peer_late": "the first byte was sent before the peer was enrolled",
         PeerGone = REASON_PEER_GONE "peer_gone": "the peer takes no more redirected data: it closed, half-closed or was retired",
         QueueFull = REASON_QUEUE_FULL "queue_full": "the reader is behind, so ordinary back-pressure acts",
@@ -190,6 +191,7 @@ named! {
         Unknown = VERDICT_UNKNOWN "unknown": "nobody looked at its files yet",
         NeverSplices = VERDICT_NEVER_SPLICES "never_splices": "it cannot call splice(2)",
         MaySplice = VERDICT_MAY_SPLICE "may_splice": "it may call splice(2)",
+        UsesUlp = VERDICT_USES_ULP "uses_ulp": "it has asked for kernel TLS, or another upper layer protocol",
     }
 }
 

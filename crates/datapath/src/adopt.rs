@@ -20,7 +20,7 @@ impl Adopter {
     /// # Errors
     /// When the kernel refuses them.
     pub fn load(maps: &Maps) -> Result<Self> {
-        let open = object::open_iterator(object::ADOPT, "adopt", maps, &SHARED)?;
+        let open = object::open_sharing(object::ADOPT, "adopt", maps, &SHARED)?;
         let object = open
             .load()
             .map_err(Error::bpf("load", "the iterators that adopt connections"))?;

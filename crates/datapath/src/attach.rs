@@ -11,12 +11,13 @@ use libbpf_rs::{Link, ProgramMut};
 use crate::pins::Pins;
 use crate::{Error, Result};
 
-/// Attaches a sock_ops program to a cgroup. Dropping the link detaches, unless it is pinned.
+/// Attaches a program to a cgroup. Dropping the link detaches, unless it is pinned.
 pub(crate) fn to_cgroup(program: &ProgramMut<'_>, cgroup: &Path) -> Result<Link> {
     let dir = File::open(cgroup).map_err(Error::io("open the cgroup", cgroup))?;
+    let name = program.name().to_string_lossy().into_owned();
     program.attach_cgroup(dir.as_raw_fd()).map_err(Error::bpf(
-        "attach sock_ops to",
-        cgroup.display().to_string(),
+        "attach",
+        format!("{name} to {}", cgroup.display()),
     ))
 }
 
@@ -25,12 +26,11 @@ pub(crate) fn to_cgroup(program: &ProgramMut<'_>, cgroup: &Path) -> Result<Link>
 pub(crate) fn to_cgroup_pinned(
     program: &ProgramMut<'_>,
     cgroup: &Path,
-    pins: &Pins,
+    path: &Path,
 ) -> Result<Link> {
-    let path = pins.link();
     let name = || path.display().to_string();
     if path.exists() {
-        let mut link = Link::open(&path).map_err(Error::bpf("open", name()))?;
+        let mut link = Link::open(path).map_err(Error::bpf("open", name()))?;
         if is_on(&link, cgroup)? {
             link.update_prog(program)
                 .map_err(Error::bpf("replace the program of", name()))?;
@@ -38,9 +38,9 @@ pub(crate) fn to_cgroup_pinned(
         }
         let other = to_cgroup(program, cgroup)?;
         link.unpin().map_err(Error::bpf("unpin", name()))?;
-        return pin(other, &path);
+        return pin(other, path);
     }
-    pin(to_cgroup(program, cgroup)?, &path)
+    pin(to_cgroup(program, cgroup)?, path)
 }
 
 fn pin(mut link: Link, path: &Path) -> Result<Link> {

@@ -14,6 +14,7 @@
 //!    the maps and programs. Until then it keeps the books of connections that close meanwhile.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,7 +95,8 @@ pub fn detach(
         release(&maps, &ends, &mut free, everyone, &senders.look(anew)?)
     })?;
     if let Outcome::Done { .. } = outcome {
-        unlink(pins)?;
+        unlink(&pins.link())?;
+        unlink(&pins.setsockopt_link())?;
         pins.remove()?;
     }
     Ok(outcome)
@@ -213,14 +215,13 @@ fn until(
     }
 }
 
-/// Takes off the pinned attachment to the cgroup, if there is one.
-fn unlink(pins: &Pins) -> Result<()> {
-    let path = pins.link();
+/// Takes off a pinned attachment to the cgroup, if there is one.
+fn unlink(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
     let name = || path.display().to_string();
-    let mut link = Link::open(&path).map_err(Error::bpf("open", name()))?;
+    let mut link = Link::open(path).map_err(Error::bpf("open", name()))?;
     // Detached, not only unpinned: an agent may still hold the link.
     link.detach().map_err(Error::bpf("detach", name()))?;
     link.unpin().map_err(Error::bpf("unpin", name()))

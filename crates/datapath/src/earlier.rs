@@ -46,7 +46,7 @@ impl Earlier {
     /// # Errors
     /// When the kernel refuses them.
     pub fn load(maps: &Maps) -> Result<Self> {
-        let open = object::open_iterator(object::EARLIER, "earlier", maps, &SHARED)?;
+        let open = object::open_sharing(object::EARLIER, "earlier", maps, &SHARED)?;
         let object = open
             .load()
             .map_err(Error::bpf("load", "the iterators over earlier connections"))?;

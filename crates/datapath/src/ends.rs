@@ -80,7 +80,7 @@ struct Look {
 
 impl Look {
     fn load(maps: &Maps, program: &'static str) -> Result<Self> {
-        let mut open = object::open_iterator(object::ENDS, "ends", maps, &["ends"])?;
+        let mut open = object::open_sharing(object::ENDS, "ends", maps, &["ends"])?;
         for mut one in open.progs_mut() {
             let chosen = one.name() == program;
             one.set_autoload(chosen);

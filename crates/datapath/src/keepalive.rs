@@ -21,7 +21,7 @@ impl Keepalive {
     /// When the kernel refuses them.
     pub fn load(maps: &Maps) -> Result<Self> {
         const USED: &[&str] = &["ends", "settings"];
-        let open = object::open_iterator(object::KEEPALIVE, "keepalive", maps, USED)?;
+        let open = object::open_sharing(object::KEEPALIVE, "keepalive", maps, USED)?;
         let object = open.load().map_err(Error::bpf(
             "load",
             "the iterators that keep connections alive",

@@ -19,7 +19,7 @@ impl Marks {
     /// # Errors
     /// When the kernel refuses the iterator or its map.
     pub(crate) fn load(maps: &Maps, chosen: &HashSet<Handshake>, reason: Reason) -> Result<Self> {
-        let mut open = object::open_iterator(object::RETIRE, "retire", maps, &["ends"])?;
+        let mut open = object::open_sharing(object::RETIRE, "retire", maps, &["ends"])?;
         chosen::size(&mut open, chosen.len())?;
         let object = open
             .load()

@@ -48,6 +48,9 @@ pub(crate) static KEEPALIVE: &Elf<[u8]> = &Elf(*include_bytes!(concat!(
     "/keepalive.bpf.o"
 )));
 
+/// What keeps kernel TLS off enrolled sockets.
+pub(crate) static TLS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/tls.bpf.o")));
+
 /// Iterators over processes and their listeners.
 pub(crate) static PROGRAMS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/programs.bpf.o")));
@@ -74,9 +77,9 @@ pub(crate) fn share(object: &mut OpenObject, name: &str, map: &MapHandle) -> Res
         .map_err(Error::bpf("share the map", name))
 }
 
-/// Opens an object with an iterator that looks into the maps `used`; of the other maps that are
-/// shared, it makes none.
-pub(crate) fn open_iterator(
+/// Opens an object whose programs look into the maps `used`; of the other maps that are shared, it makes
+/// none.
+pub(crate) fn open_sharing(
     elf: &'static Elf<[u8]>,
     name: &str,
     maps: &Maps,
@@ -84,10 +87,10 @@ pub(crate) fn open_iterator(
 ) -> Result<OpenObject> {
     let mut open = self::open(elf, name)?;
     for mut map in open.maps_mut() {
-        let (name, shared) = (map.name(), SHARED.iter().any(|name| map.name() == *name));
-        if shared && !used.iter().any(|used| name == *used) {
+        let is = |other: &&str| *map.name() == **other;
+        if SHARED.iter().any(|shared| is(shared)) && !used.iter().any(is) {
             map.set_autocreate(false)
-                .map_err(Error::bpf("open", "the iterator"))?;
+                .map_err(Error::bpf("open the BPF object", name))?;
         }
     }
     for name in used {

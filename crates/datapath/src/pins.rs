@@ -13,8 +13,9 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// The map that is pinned first and unpinned last.
 pub(crate) const FIRST: &str = "settings";
 
-/// Name of the pinned attachment to the cgroup.
+/// Names of the pinned attachments to the cgroup: that of sock_ops, which enrols, and the others.
 const SOCK_OPS_LINK: &str = "sock_ops_link";
+const SETSOCKOPT_LINK: &str = "setsockopt_link";
 
 /// A pin directory. Exists or not; holding the value changes nothing.
 #[derive(Debug, Clone)]
@@ -47,6 +48,12 @@ impl Pins {
     #[must_use]
     pub fn link(&self) -> PathBuf {
         self.dir.join(SOCK_OPS_LINK)
+    }
+
+    /// Where the setsockopt attachment is pinned.
+    #[must_use]
+    pub fn setsockopt_link(&self) -> PathBuf {
+        self.dir.join(SETSOCKOPT_LINK)
     }
 
     /// Whether a datapath is pinned here, attached or still draining.

@@ -37,7 +37,7 @@ impl Release {
     /// When the kernel refuses the iterator or its map.
     pub(crate) fn load(maps: &Maps, sockets: usize) -> Result<Self> {
         const USED: &[&str] = &["ends", "socks", "targets"];
-        let mut open = object::open_iterator(object::RELEASE, "release", maps, USED)?;
+        let mut open = object::open_sharing(object::RELEASE, "release", maps, USED)?;
         chosen::size(&mut open, sockets)?;
         let object = open
             .load()

@@ -52,8 +52,9 @@ impl Default for Options {
 /// A loaded socket path. Dropping it without pins takes it off; with pins it stays.
 pub struct SocketPath {
     object: Object,
+    tls: Object,
     maps: Maps,
-    link: Option<Link>,
+    links: Vec<Link>,
 }
 
 impl SocketPath {
@@ -120,10 +121,14 @@ impl SocketPath {
             settings.histograms = options.histograms.bits();
         })?;
         vouch(&maps)?;
+        let tls = object::open_sharing(object::TLS, "tls", &maps, &["ends", "programs"])?
+            .load()
+            .map_err(Error::bpf("load", "what keeps kernel TLS off"))?;
         Ok(Self {
             object,
+            tls,
             maps,
-            link: None,
+            links: Vec::new(),
         })
     }
 
@@ -133,10 +138,9 @@ impl SocketPath {
     /// When the kernel refuses.
     pub fn attach(&mut self, cgroup: &Path) -> Result<()> {
         self.start()?;
-        self.link = Some(attach::to_cgroup(
-            &self.program("beeline_sock_ops"),
-            cgroup,
-        )?);
+        let attach = |program| attach::to_cgroup(program, cgroup);
+        let links = self.of_the_cgroup().iter().map(attach).collect::<Result<_>>()?;
+        self.links = links;
         Ok(())
     }
 
@@ -146,14 +150,19 @@ impl SocketPath {
     /// When the kernel refuses.
     pub fn attach_pinned(&mut self, cgroup: &Path, pins: &Pins) -> Result<()> {
         self.start()?;
-        let program = self.program("beeline_sock_ops");
-        self.link = Some(attach::to_cgroup_pinned(&program, cgroup, pins)?);
+        let paths = [pins.setsockopt_link(), pins.link()];
+        let programs = self.of_the_cgroup();
+        let both = programs.iter().zip(&paths);
+        let links = both
+            .map(|(program, path)| attach::to_cgroup_pinned(program, cgroup, path))
+            .collect::<Result<_>>()?;
+        self.links = links;
         Ok(())
     }
 
     /// Takes off the attachment of [`SocketPath::attach`]; enrolled connections go on.
     pub fn detach(&mut self) {
-        self.link = None;
+        self.links.clear();
     }
 
     /// The maps.
@@ -183,6 +192,14 @@ impl SocketPath {
                 settings.attached_ns = now;
             }
         })
+    }
+
+    /// What is attached to the cgroup, in that order: sock_ops, which enrols, comes last.
+    fn of_the_cgroup(&self) -> [ProgramMut<'_>; 2] {
+        [
+            object::program(&self.tls, "beeline_setsockopt"),
+            self.program("beeline_sock_ops"),
+        ]
     }
 
     fn program(&self, name: &str) -> ProgramMut<'_> {

@@ -9,8 +9,11 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 
 use common::{Bed, Result, SOON, set_option, talk};
+use datapath::abi::Reason;
+use io_uring::types::Fd;
+use io_uring::{IoUring, opcode};
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{pair, write_all};
+use testbed::traffic::{self, accept, pair, read_all, write_all};
 use testbed::wait::wait_until;
 use testbed::{Cgroup, Node, kernel_test};
 
@@ -99,5 +102,54 @@ kernel_test! {
     /// Of sends that TCP's buffer takes at once.
     fn each_send_completes_once_on_a_socket_that_cannot_leave(cgroup: &Cgroup) -> Result {
         with_late_option(cgroup, &SIZES[..3], true)
+    }
+}
+
+/// `IORING_OP_SEND_ZC`: what it came to.
+fn send_over(ring: &mut IoUring, sock: &TcpStream, bytes: &'static [u8]) -> Result<i32> {
+    let (fd, len) = (Fd(sock.as_raw_fd()), u32::try_from(bytes.len())?);
+    let request = opcode::SendZc::new(fd, bytes.as_ptr(), len).build();
+    // SAFETY: the bytes are static.
+    unsafe { ring.submission().push(&request) }?;
+    ring.submit_and_wait(1)?;
+    let done = ring.completion().next().ok_or("no completion")?;
+    Ok(done.result())
+}
+
+kernel_test! {
+    /// Whoever connects or listens with a ring at hand may send so, which the kernel refuses to sockets that were
+    /// in a sockmap.
+    fn io_uring_sends_without_a_copy(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        client.run(|| -> Result {
+            let mut ring = IoUring::new(8)?;
+            let a = traffic::connect(addr)?;
+            let b = accept(&listener)?;
+            talk(&a, &b)?;
+            assert_eq!(send_over(&mut ring, &a, b"hello")?, 5);
+            let mut got = [0; 5];
+            read_all(&b, &mut got)?;
+            assert_eq!(&got, b"hello");
+            Ok(())
+        })??;
+        bed.none_enrolled(&[(Reason::IoUring, 1)])
+    }
+
+    fn listener_with_a_ring_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (_ring, listener, addr) = web.run(|| -> Result<_> {
+            let ring = IoUring::new(8)?;
+            let (listener, addr) = traffic::listen((web.ip(), 0))?;
+            Ok((ring, listener, addr))
+        })??;
+        let a = client.connect(addr)?;
+        talk(&a, &accept(&listener)?)?;
+        drop(a);
+        bed.none_enrolled(&[(Reason::IoUring, 1)])
     }
 }

@@ -43,9 +43,8 @@ static __always_inline void is_out(struct end *end, struct conn *conn, struct ha
 }
 
 /* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
- * has set an option that TCP has to heed, or an upper layer protocol (invariant 2); or its connection
- * leaves. The peer sends over the kernel path, and when nothing waits here or is on its way, the psock
- * goes.
+ * has set an option that TCP has to heed (invariant 2); or its connection leaves. The peer sends over
+ * the kernel path, and when nothing waits here or is on its way, the psock goes.
  */
 static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 {
@@ -60,7 +59,7 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 	if (!sock_psock(sk) || READ(sock, sk, sk_shutdown) & RCV_SHUTDOWN)
 		return;
 	conn = bpf_map_lookup_elem(&conns, &client);
-	if (!is_blocking(sk) && !has_option(sk) && !has_ulp(sk) && !(conn && conn->leaves))
+	if (!is_blocking(sk) && !has_option(sk) && !(conn && conn->leaves))
 		return;
 	bpf_map_delete_elem(&targets, &own);
 	if (!conn)

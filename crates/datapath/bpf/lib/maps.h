@@ -87,7 +87,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_LISTENERS);
 	__type(key, __u64);
-	__type(value, struct program);
+	__type(value, struct caller);
 } listeners SEC(".maps");
 
 /* The program that called connect, until the connection is established. */
@@ -95,7 +95,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct program);
+	__type(value, struct caller);
 } callers SEC(".maps");
 
 /* Processes of unknown programs that connect or listen. Without room one is not told: it will be the

@@ -53,14 +53,42 @@ static __always_inline bool read_program(struct task_struct *task, struct progra
 	return true;
 }
 
-/* Why a program rules out redirection, if it does. */
-static __always_inline enum reason program_unfit(struct program *program)
+/* include/linux/sched.h: a thread that the kernel made for a ring */
+#define PF_IO_WORKER 0x10
+
+/* Whether the thread, or the first one of its process, has used io_uring. A socket that enters a sockmap after it has got a file takes no
+ * IORING_OP_SEND_ZC any more, for good: EOPNOTSUPP (sock_map_link, net/core/sock_map.c; SOCK_SUPPORT_ZC).
+ */
+static __always_inline bool has_ring(struct task_struct *task)
 {
-	__u32 *verdict = program ? bpf_map_lookup_elem(&programs, program) : 0;
+	struct task_struct *first = READ(task_struct, task, group_leader);
+
+	if (!bpf_core_field_exists(task->io_uring))
+		return false;
+	return READ(task_struct, task, io_uring) || READ(task_struct, first, io_uring) ||
+	       READ(task_struct, task, flags) & PF_IO_WORKER;
+}
+
+/* false for a thread of the kernel. */
+static __always_inline bool read_caller(struct task_struct *task, struct caller *to)
+{
+	__builtin_memset(to, 0, sizeof(*to));
+	to->has_ring = has_ring(task);
+	return read_program(task, &to->program);
+}
+
+/* Why whoever made a socket rules out redirection, if so. */
+static __always_inline enum reason caller_unfit(struct caller *caller)
+{
+	__u32 *verdict = caller ? bpf_map_lookup_elem(&programs, &caller->program) : 0;
 
 	if (!verdict || *verdict == VERDICT_UNKNOWN)
 		return REASON_UNKNOWN_PROGRAM;
-	return *verdict == VERDICT_NEVER_SPLICES ? REASON_NONE : REASON_MAY_SPLICE;
+	if (*verdict == VERDICT_USES_ULP)
+		return REASON_ULP;
+	if (*verdict != VERDICT_NEVER_SPLICES)
+		return REASON_MAY_SPLICE;
+	return caller->has_ring ? REASON_IO_URING : REASON_NONE;
 }
 
 #endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Keeps kernel TLS, and any other upper layer protocol, off sockets that are enrolled.
+ *
+ * What is redirected would reach the reader as text although it is records (tls_sw_recvmsg,
+ * net/tls/tls_sw.c, 6.18), and a socket that leaves a map with a stream_verdict program loses its TLS
+ * (sock_map_del_link, net/core/sock_map.c, puts tcp_bpf's functions in the place of TLS's). No program can take
+ * it out of the map before the option is set. So the first such call of a program gets the answer of a
+ * kernel that does not know the protocol, upon which TLS libraries encipher themselves; what the program
+ * connects or accepts from then on is left alone (invariant 2).
+ */
+#include "vmlinux.h"
+#include "lib/maps.h"
+#include "lib/program.h"
+#include "lib/sock.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* The smallest page of any architecture. */
+#define PAGE_BYTES 4096
+
+static __always_inline void remember_program(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 verdict = VERDICT_USES_ULP;
+	struct program program;
+
+	if (read_program(task, &program))
+		bpf_map_update_elem(&programs, &program, &verdict, BPF_ANY);
+}
+
+/* Runs under the socket's lock, for all that sets options of a socket in the cgroup. */
+SEC("cgroup/setsockopt")
+int beeline_setsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	/* Of more than a page the kernel has no copy, and fails unless it is told to take the program's own
+	 * (__cgroup_bpf_run_filter_setsockopt, kernel/bpf/cgroup.c).
+	 */
+	if (ctx->optlen > PAGE_BYTES)
+		ctx->optlen = 0;
+	if (ctx->level != SOL_TCP || ctx->optname != TCP_ULP || !sk)
+		return 1;
+	if (!bpf_sk_storage_get(&ends, sk, 0, 0) || !sock_psock((struct sock *)sk))
+		return 1;
+	remember_program();
+	bpf_set_retval(-ENOENT);
+	return 0;
+}

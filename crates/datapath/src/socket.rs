@@ -139,7 +139,11 @@ impl SocketPath {
     pub fn attach(&mut self, cgroup: &Path) -> Result<()> {
         self.start()?;
         let attach = |program| attach::to_cgroup(program, cgroup);
-        let links = self.of_the_cgroup().iter().map(attach).collect::<Result<_>>()?;
+        let links = self
+            .of_the_cgroup()
+            .iter()
+            .map(attach)
+            .collect::<Result<_>>()?;
         self.links = links;
         Ok(())
     }

@@ -397,6 +397,26 @@ pub fn option(sock: impl AsFd, level: i32, name: i32) -> i32 {
     value
 }
 
+/// `TCP_INFO`, as far as libc knows it.
+pub fn tcp_info(sock: impl AsFd) -> libc::tcp_info {
+    // SAFETY: a plain structure of integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the pointers are those of live values, and `len` is the size of the first.
+    let done = unsafe {
+        let to = (&raw mut info).cast();
+        libc::getsockopt(
+            sock.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            to,
+            &mut len,
+        )
+    };
+    assert_eq!(done, 0, "TCP_INFO");
+    info
+}
+
 /// connect(2) with AF_UNSPEC.
 pub fn disconnect(sock: &TcpStream) -> Result {
     use std::os::fd::AsRawFd;

@@ -24,6 +24,7 @@ mod send;
 mod stream;
 mod sys;
 mod uring;
+mod wait;
 mod world;
 
 use std::time::Duration;

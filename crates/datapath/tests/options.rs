@@ -4,9 +4,10 @@ mod common;
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-use common::{Bed, Result, SOON, set_option, talk, tcp_info, unsent};
+use common::{Bed, Result, SOON, poll, set_option, talk, tcp_info, unsent};
 use datapath::abi::Reason;
 use socket2::{SockFilter, SockRef};
 use testbed::traffic::{accept, options, pair, read_all, write_all};
@@ -53,16 +54,8 @@ fn filter(sock: BorrowedFd<'_>, verdict: u32) -> io::Result<()> {
     SockRef::from(&sock).attach_filter(&[SockFilter::new(code, 0, 0, verdict)])
 }
 
-/// Whether poll says that there is something to read.
 fn is_readable(sock: &TcpStream) -> bool {
-    let (fd, events, revents) = (sock.as_raw_fd(), libc::POLLIN, 0);
-    let mut poll = libc::pollfd {
-        fd,
-        events,
-        revents,
-    };
-    // SAFETY: one element, which lives.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+    poll(sock, libc::POLLIN, Duration::ZERO) != 0
 }
 
 kernel_test! {

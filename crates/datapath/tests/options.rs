@@ -7,7 +7,9 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use common::{Bed, Result, SOON, poll, set_option, talk, tcp_info, unsent};
+use common::{
+    Bed, Connection, Result, SOON, on_both_paths, poll, set_option, talk, tcp_info, unsent,
+};
 use datapath::abi::Reason;
 use socket2::{SockFilter, SockRef};
 use testbed::traffic::{accept, options, pair, read_all, write_all};
@@ -133,6 +135,27 @@ kernel_test! {
         let mut got = [0; 5];
         read_all(&b, &mut got)?;
         assert_eq!(&got, b"hello");
+        Ok(())
+    }
+
+    /// Segments would be kept from what waits before them, or come before it.
+    fn filter_of_a_reader_that_is_behind_does_not_see_what_is_sent_meanwhile(cgroup: &Cgroup) -> Result {
+        let (plain, redirected) = on_both_paths(cgroup, |Connection { a, b, client: _client, web: _web, .. }| {
+            write_all(&a, b"x")?;
+            wait_for("the byte", SOON, || is_readable(&b))?;
+            filter(b.as_fd(), NOTHING)?;
+            write_all(&a, b"hello")?;
+            let mut got = [0; 6];
+            read_all(&b, &mut got[..1])?;
+            let arrived = || is_readable(&b);
+            wait_for("the rest, or its second copy", SOON, || arrived() || tcp_info(&a).tcpi_total_retrans > 0)?;
+            let arrived = arrived();
+            SockRef::from(&b).detach_filter()?;
+            read_all(&b, &mut got[1..])?;
+            assert_eq!(&got, b"xhello");
+            Ok(arrived)
+        })?;
+        assert_eq!((plain, redirected), (false, true));
         Ok(())
     }
 }

@@ -141,7 +141,7 @@ fn option() -> impl Strategy<Value = Call> {
         3 => set(Opt::ZeroCopy, 0..=1),
         3 => set(Opt::Inq, 0..=1),
         3 => set(Opt::PeekOff, -1..=100),
-        1 => set(Opt::Timestamp, 0..=1),
+        3 => set(Opt::Timestamp, 0..=1),
         3 => set(Opt::Linger, 1..=2),
         5 => set(Opt::SndBuf, 200_000..=1_000_000),
         5 => set(Opt::RcvBuf, 200_000..=1_000_000),

@@ -8,11 +8,12 @@ use std::mem;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::thread;
 use std::time::Duration;
 
 use common::{Connection, Result, SOON, on_both_paths, poll, unread};
 use io_uring::types::Fd;
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use testbed::traffic::{read_all, write_all};
 use testbed::{Cgroup, kernel_test, wait_for};
 
@@ -84,6 +85,20 @@ fn send_with_nonsense(sock: &TcpStream) -> Option<i32> {
         libc::sendmsg(sock.as_raw_fd(), &raw const message, 0)
     };
     (sent < 0).then(|| io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// Result and flags of a request. A thread that has had a ring is not enrolled any more, so each has a
+/// thread of its own.
+fn over_ring(request: &squeue::Entry) -> Result<(i32, u32)> {
+    let run = || -> Result<(i32, u32)> {
+        let mut ring = IoUring::new(1)?;
+        // SAFETY: what the request points to outlives it: it is over when there is a completion.
+        unsafe { ring.submission().push(request) }?;
+        ring.submit_and_wait(1)?;
+        let done = ring.completion().next().ok_or("a completion")?;
+        Ok((done.result(), done.flags()))
+    };
+    thread::scope(|scope| scope.spawn(run).join()).expect("the ring's thread panicked")
 }
 
 /// What a call came to, or its errno below 0.
@@ -163,16 +178,24 @@ kernel_test! {
         let (plain, redirected) = on_both_paths(cgroup, |Connection { a, b, .. }| {
             write_all(&a, b"hello")?;
             wait_for("the data", SOON, || unread(&b) == 5)?;
-            let (mut ring, mut byte) = (IoUring::new(1)?, [0]);
+            let mut byte = [0];
             let request = opcode::Recv::new(Fd(b.as_raw_fd()), byte.as_mut_ptr(), 1).build();
-            // SAFETY: the byte outlives the request, which is over when there is a completion.
-            unsafe { ring.submission().push(&request) }?;
-            ring.submit_and_wait(1)?;
-            let done = ring.completion().next().ok_or("a completion")?;
-            assert_eq!((done.result(), byte), (1, *b"h"));
-            Ok(cqueue::sock_nonempty(done.flags()))
+            let (result, flags) = over_ring(&request)?;
+            assert_eq!((result, byte), (1, *b"h"));
+            Ok(cqueue::sock_nonempty(flags))
         })?;
         assert_eq!((plain, redirected), (true, false));
+        Ok(())
+    }
+
+    /// d/zero_copy has those who have a ring before.
+    fn io_uring_does_not_send_without_a_copy_when_the_ring_came_later(cgroup: &Cgroup) -> Result {
+        let (plain, redirected) = on_both_paths(cgroup, |Connection { a, b: _b, .. }| {
+            let bytes = b"hello";
+            let request = opcode::SendZc::new(Fd(a.as_raw_fd()), bytes.as_ptr(), 5).build();
+            Ok(over_ring(&request)?.0)
+        })?;
+        assert_eq!((plain, redirected), (5, -libc::EOPNOTSUPP));
         Ok(())
     }
 

@@ -131,6 +131,7 @@ typedef struct refcount_struct {
 
 enum sock_flags {
 	SOCK_KEEPOPEN = 3,
+	SOCK_RCVTSTAMP = 11,
 	SOCK_ZEROCOPY = 21,
 };
 
@@ -150,6 +151,9 @@ struct sock {
 	__u8 sk_shutdown;
 	__u8 sk_userlocks; /* SOCK_RCVBUF_LOCK: SO_RCVBUF was set */
 	int sk_rcvbuf;
+	__u32 sk_tsflags; /* SO_TIMESTAMPING; 16 bits before Linux 6.5 */
+	unsigned long sk_max_pacing_rate; /* bytes per second */
+	void *sk_filter; /* SO_ATTACH_FILTER, SO_ATTACH_BPF */
 	unsigned long sk_ino;
 	void *sk_user_data;
 	struct sock_cgroup_data sk_cgrp_data;

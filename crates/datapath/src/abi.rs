@@ -180,7 +180,8 @@ named! {
         SmallWrites = REASON_SMALL_WRITES "small_writes": "it streams small writes, which TCP gathers into few segments",
         ReceiveBuffer = REASON_RECEIVE_BUFFER "receive_buffer": "more would wait than the reader's SO_RCVBUF allows, so TCP's window acts",
         Excluded = REASON_EXCLUDED "excluded": "a rule or the default leaves it to the kernel path",
-        Option = REASON_OPTION "option": "it has an option that TCP's own calls alone honour: SO_ZEROCOPY, SO_RCVLOWAT, SO_PEEK_OFF, TCP_INQ",
+        Option = REASON_OPTION "option": "it has an option that TCP's own calls alone honour: SO_ZEROCOPY, SO_RCVLOWAT, SO_PEEK_OFF, TCP_INQ, \
+            SO_TIMESTAMP, SO_TIMESTAMPING, SO_MAX_PACING_RATE, SO_ATTACH_FILTER",
         Blocking = REASON_BLOCKING "blocking": "its reads may sleep: only sockets with O_NONBLOCK are redirected",
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
-use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed};
+use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, tcp_info};
 use datapath::abi::{Mode, Reason};
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
@@ -133,21 +133,7 @@ fn low_water(sock: &TcpStream) -> i32 {
 
 /// In segments, and the size of these.
 fn congestion_window(sock: &TcpStream) -> (u32, u32) {
-    // SAFETY: a plain structure of integers.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-    let to = (&raw mut info).cast();
-    // SAFETY: the pointers are those of live values, and `len` is the size of the first.
-    let done = unsafe {
-        libc::getsockopt(
-            sock.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            to,
-            &mut len,
-        )
-    };
-    assert_eq!(done, 0);
+    let info = tcp_info(sock);
     (info.tcpi_snd_cwnd, info.tcpi_snd_mss)
 }
 

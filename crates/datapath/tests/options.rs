@@ -2,34 +2,62 @@
 
 mod common;
 
+use std::io;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-use common::{Bed, Result, SOON, set_option, talk};
+use common::{
+    Bed, Connection, Result, SOON, on_both_paths, poll, set_option, talk, tcp_info, unsent,
+};
 use datapath::abi::Reason;
+use socket2::{SockFilter, SockRef};
 use testbed::traffic::{accept, options, pair, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
 
 /// include/uapi/linux/tcp.h
 const TCP_INQ: i32 = 36;
 
-const OPTIONS: [(&str, i32, i32, i32); 4] = [
-    ("SO_ZEROCOPY", libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1),
-    ("SO_RCVLOWAT", libc::SOL_SOCKET, libc::SO_RCVLOWAT, 2),
-    ("SO_PEEK_OFF", libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0),
-    ("TCP_INQ", libc::IPPROTO_TCP, TCP_INQ, 1),
+/// include/uapi/linux/net_tstamp.h: SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
+const TELL_ARRIVALS: i32 = 1 << 3 | 1 << 4;
+
+type Set = fn(BorrowedFd<'_>) -> io::Result<()>;
+
+const OPTIONS: [(&str, Set); 8] = [
+    ("SO_ZEROCOPY", |sock| of_socket(sock, libc::SO_ZEROCOPY, 1)),
+    ("SO_RCVLOWAT", |sock| of_socket(sock, libc::SO_RCVLOWAT, 2)),
+    ("SO_PEEK_OFF", |sock| of_socket(sock, libc::SO_PEEK_OFF, 0)),
+    ("TCP_INQ", |sock| {
+        set_option(sock, libc::IPPROTO_TCP, TCP_INQ, 1)
+    }),
+    ("SO_TIMESTAMP", |sock| {
+        of_socket(sock, libc::SO_TIMESTAMP, 1)
+    }),
+    ("SO_TIMESTAMPING", |sock| {
+        of_socket(sock, libc::SO_TIMESTAMPING, TELL_ARRIVALS)
+    }),
+    ("SO_MAX_PACING_RATE", |sock| {
+        of_socket(sock, libc::SO_MAX_PACING_RATE, 1 << 30)
+    }),
+    ("SO_ATTACH_FILTER", |sock| filter(sock, ALL)),
 ];
 
-/// Whether poll says that there is something to read.
+fn of_socket(sock: BorrowedFd<'_>, name: i32, value: i32) -> io::Result<()> {
+    set_option(sock, libc::SOL_SOCKET, name, value)
+}
+
+/// How much of a segment a filter lets through.
+const ALL: u32 = u32::MAX;
+const NOTHING: u32 = 0;
+
+/// A classic filter of one instruction.
+fn filter(sock: BorrowedFd<'_>, verdict: u32) -> io::Result<()> {
+    let code = (libc::BPF_RET | libc::BPF_K) as u16;
+    SockRef::from(&sock).attach_filter(&[SockFilter::new(code, 0, 0, verdict)])
+}
+
 fn is_readable(sock: &TcpStream) -> bool {
-    let (fd, events, revents) = (sock.as_raw_fd(), libc::POLLIN, 0);
-    let mut poll = libc::pollfd {
-        fd,
-        events,
-        revents,
-    };
-    // SAFETY: one element, which lives.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+    poll(sock, libc::POLLIN, Duration::ZERO) != 0
 }
 
 kernel_test! {
@@ -38,10 +66,10 @@ kernel_test! {
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         let (listener, addr) = web.listen((web.ip(), 0))?;
-        for (name, level, option, value) in OPTIONS {
+        for (name, set) in OPTIONS {
             let a = client.run(|| -> Result<TcpStream> {
                 let sock = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-                set_option(&sock, level, option, value)?;
+                set(sock.as_fd())?;
                 options::connect(&sock, addr, SOON)?;
                 Ok(sock.into())
             })??;
@@ -56,11 +84,11 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
-        for (name, level, option, value) in OPTIONS {
+        for (name, set) in OPTIONS {
             let (a, b) = pair(&client, &web, web.ip())?;
             talk(&a, &b)?;
             let before: u64 = bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum();
-            set_option(&b, level, option, value)?;
+            set(b.as_fd())?;
             // The acknowledgement of the first message is the packet with which it leaves.
             talk(&a, &b)?;
             talk(&a, &b)?;
@@ -82,13 +110,52 @@ kernel_test! {
         talk(&a, &b)?;
         set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 10)?;
         write_all(&a, b"hello")?;
-        wait_for("the data", SOON, || common::unsent(&a) == 0)?;
+        wait_for("the data", SOON, || unsent(&a) == 0)?;
         assert!(!is_readable(&b));
         write_all(&a, b"hello")?;
         wait_for("ten bytes", SOON, || is_readable(&b))?;
         let mut got = [0; 10];
         read_all(&b, &mut got)?;
         assert_eq!(&got, b"hellohello");
+        Ok(())
+    }
+
+    /// What it drops is sent again.
+    fn filter_of_the_reader_sees_what_is_sent(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        filter(b.as_fd(), NOTHING)?;
+        write_all(&a, b"hello")?;
+        wait_for("the second copy", SOON, || tcp_info(&a).tcpi_total_retrans > 0)?;
+        assert!(!is_readable(&b));
+        SockRef::from(&b).detach_filter()?;
+        let mut got = [0; 5];
+        read_all(&b, &mut got)?;
+        assert_eq!(&got, b"hello");
+        Ok(())
+    }
+
+    /// Segments would be kept from what waits before them, or come before it.
+    fn filter_of_a_reader_that_is_behind_does_not_see_what_is_sent_meanwhile(cgroup: &Cgroup) -> Result {
+        let (plain, redirected) = on_both_paths(cgroup, |Connection { a, b, client: _client, web: _web, .. }| {
+            write_all(&a, b"x")?;
+            wait_for("the byte", SOON, || is_readable(&b))?;
+            filter(b.as_fd(), NOTHING)?;
+            write_all(&a, b"hello")?;
+            let mut got = [0; 6];
+            read_all(&b, &mut got[..1])?;
+            let arrived = || is_readable(&b);
+            wait_for("the rest, or its second copy", SOON, || arrived() || tcp_info(&a).tcpi_total_retrans > 0)?;
+            let arrived = arrived();
+            SockRef::from(&b).detach_filter()?;
+            read_all(&b, &mut got[1..])?;
+            assert_eq!(&got, b"xhello");
+            Ok(arrived)
+        })?;
+        assert_eq!((plain, redirected), (false, true));
         Ok(())
     }
 }

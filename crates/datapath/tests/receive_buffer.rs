@@ -6,8 +6,13 @@ mod common;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use common::{Bed, LARGE, Result, expect_connections, expect_reasons, fill, seed, talk};
+use common::{
+    Bed, Connection, LARGE, Result, expect_connections, expect_reasons, fill, fill_up,
+    on_both_paths, seed, talk,
+};
 use datapath::abi::{Reason, Totals};
+use datapath::socket::Options;
+use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{SocketOptions, accept, pair, rr, stream};
 use testbed::{Cgroup, Node, Pod, kernel_test};
@@ -100,6 +105,33 @@ kernel_test! {
         read_all(client, server, seed, pattern)?;
         assert_eq!(pods.dropped()?, 0);
         expect_reasons(&closed(&bed)?, &[(Reason::ReceiveBuffer, 1)]);
+        Ok(())
+    }
+
+    /// More waits already than it then allows.
+    fn buffer_chosen_while_redirected_data_waits_loses_nothing(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pods = Pods::new()?;
+        let (mut client, server) = pair(&pods.client, &pods.server, pods.server.ip())?;
+        let seed = seed();
+        let mut pattern = Pattern::new(seed);
+        stream::send_from(&client, &mut pattern, 10 * CHOSEN as u64, PIECE)?;
+        SockRef::from(&server).set_recv_buffer_size(CHOSEN)?;
+        fill(&mut client, &mut pattern, PIECE)?;
+        read_all(client, server, seed, pattern)?;
+        expect_reasons(&closed(&bed)?, &[(Reason::ReceiveBuffer, 1)]);
+        Ok(())
+    }
+
+    /// Redirected data is never in it; what waits at the reader is bounded instead.
+    fn send_buffer_of_a_live_socket_does_not_bound_what_is_redirected(cgroup: &Cgroup) -> Result {
+        let (plain, redirected) = on_both_paths(cgroup, |Connection { mut a, b: _b, .. }| {
+            SockRef::from(&a).set_send_buffer_size(4096)?;
+            fill_up(&mut a, &mut Pattern::new(seed()))
+        })?;
+        let limit = u64::from(Options::default().queue_limit);
+        assert!(plain < limit / 2, "{plain} bytes taken");
+        assert!(redirected >= limit, "{redirected} bytes taken");
         Ok(())
     }
 

@@ -3,12 +3,19 @@
 
 mod common;
 
+use std::fs;
+use std::io::Read;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::thread;
 
-use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, talk, unread};
+use common::{
+    Bed, Connection, Dropping, PLAIN_ACKS, Result, SOON, on_both_paths, option, talk, unread,
+};
+use datapath::probe;
 use datapath::socket::Options;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use socket2::{Domain, Protocol, Socket, Type};
 use testbed::traffic::{self, accept, pair};
 use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
 
@@ -19,10 +26,11 @@ fn pods() -> Result<(Node, Pod, Pod)> {
     Ok((node, web, client))
 }
 
-/// tcpi_bytes_acked and tcpi_bytes_received of struct tcp_info, include/uapi/linux/tcp.h.
-fn counted(sock: &TcpStream) -> (u64, u64) {
-    const AT: usize = 120;
-    let (mut info, mut len) = ([0_u8; AT + 16], (AT + 16) as libc::socklen_t);
+/// Of struct tcp_info, include/uapi/linux/tcp.h: tcpi_bytes_acked and tcpi_bytes_received, then
+/// tcpi_data_segs_out and tcpi_data_segs_in.
+fn counted(sock: &TcpStream) -> ((u64, u64), (u32, u32)) {
+    const LEN: usize = 160;
+    let (mut info, mut len) = ([0_u8; LEN], LEN as libc::socklen_t);
     // SAFETY: the pointers are those of live values, and `len` is the size of the first.
     let done = unsafe {
         libc::getsockopt(
@@ -33,9 +41,52 @@ fn counted(sock: &TcpStream) -> (u64, u64) {
             &raw mut len,
         )
     };
-    assert_eq!((done, len), (0, (AT + 16) as libc::socklen_t));
-    let number = |at: usize| u64::from_ne_bytes(info[at..at + 8].try_into().expect("eight"));
-    (number(AT), number(AT + 8))
+    assert_eq!((done, len), (0, LEN as libc::socklen_t));
+    let long = |at: usize| u64::from_ne_bytes(info[at..at + 8].try_into().expect("eight"));
+    let short = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four"));
+    ((long(120), long(128)), (short(156), short(152)))
+}
+
+/// All that an interface of a pod sees, as tcpdump does.
+struct Capture(Socket);
+
+impl Capture {
+    fn of(pod: &Pod) -> Result<Self> {
+        let all = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
+        let socket = pod.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(all)))??;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// What has come since.
+    fn bytes(&mut self) -> Vec<u8> {
+        let (mut all, mut frame) = (Vec::new(), [0; 65_536]);
+        while let Ok(len) = self.0.read(&mut frame) {
+            all.extend_from_slice(&frame[..len]);
+        }
+        all
+    }
+}
+
+/// Recv-Q as ss and `/proc/net/tcp` tell it, of the socket that is connected to this port.
+fn receive_queue(pod: &Pod, port: u16) -> Result<u64> {
+    let text = pod.run(|| fs::read_to_string("/proc/thread-self/net/tcp"))??;
+    let to = format!(":{port:04X}");
+    for line in text.lines() {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if fields[2].ends_with(&to) {
+            let (_, queue) = fields[4].split_once(':').ok_or("two queues")?;
+            return Ok(u64::from_str_radix(queue, 16)?);
+        }
+    }
+    Err("no such socket".into())
+}
+
+/// Lets this thread run on one processor only.
+fn run_on(cpu: usize) -> Result {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 kernel_test! {
@@ -45,9 +96,11 @@ kernel_test! {
             let bed = is_enrolled.then(|| Bed::on(cgroup)).transpose()?;
             let (a, b) = pair(&client, &web, web.ip())?;
             talk(&a, &b)?;
-            let bytes = if is_enrolled { 0 } else { 5 };
+            let (bytes, segments) = if is_enrolled { (0, 0) } else { (5, 1) };
+            let segments = (segments, segments);
             // A client's SYN counts.
-            assert_eq!((counted(&a), counted(&b)), ((bytes + 1, bytes), (bytes, bytes)));
+            assert_eq!(counted(&a), ((bytes + 1, bytes), segments));
+            assert_eq!(counted(&b), ((bytes, bytes), segments));
             drop(bed);
         }
         Ok(())
@@ -104,6 +157,53 @@ kernel_test! {
             let bytes = got.iter().filter(|byte| **byte == marker).count();
             assert_eq!(bytes, RECORD * RECORDS, "of writer {marker}");
         }
+        Ok(())
+    }
+
+    fn capture_does_not_see_redirected_bytes(cgroup: &Cgroup) -> Result {
+        const MARK: &[u8] = b"these bytes are easy to find";
+        let (plain, redirected) = on_both_paths(cgroup, |Connection { a, b, web, .. }| {
+            let mut capture = Capture::of(&web)?;
+            traffic::write_all(&a, MARK)?;
+            traffic::read_all(&b, &mut [0; MARK.len()])?;
+            // Both see the end.
+            drop((a, b));
+            let mut seen = Vec::new();
+            wait_for("a segment", SOON, || {
+                seen.extend(capture.bytes());
+                !seen.is_empty()
+            })?;
+            Ok(seen.windows(MARK.len()).any(|bytes| bytes == MARK))
+        })?;
+        assert_eq!((plain, redirected), (true, false));
+        Ok(())
+    }
+
+    fn receive_queue_of_ss_does_not_count_redirected_bytes(cgroup: &Cgroup) -> Result {
+        let (plain, redirected) = on_both_paths(cgroup, |Connection { a, b, web, .. }| {
+            traffic::write_all(&a, b"hello")?;
+            wait_for("the data", SOON, || unread(&b) == 5)?;
+            receive_queue(&web, a.local_addr()?.port())
+        })?;
+        assert_eq!((plain, redirected), (5, 0));
+        Ok(())
+    }
+
+    /// The processor that last took a segment from the network: that of the sender, in memory.
+    fn incoming_cpu_is_that_of_the_last_segment(cgroup: &Cgroup) -> Result {
+        let (last, first) = (probe::cpus()? - 1, 0);
+        let (plain, redirected) = on_both_paths(cgroup, |_| {
+            run_on(first)?;
+            let Connection { a, b, client: _client, web: _web, .. } = Connection::new()?;
+            talk(&a, &b)?;
+            run_on(last)?;
+            traffic::write_all(&a, b"hello")?;
+            traffic::read_all(&b, &mut [0; 5])?;
+            let cpu = option(&b, libc::SOL_SOCKET, libc::SO_INCOMING_CPU);
+            run_on(first)?;
+            Ok(usize::try_from(cpu)?)
+        })?;
+        assert_eq!((plain, redirected), (last, first));
         Ok(())
     }
 }

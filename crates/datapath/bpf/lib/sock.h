@@ -17,6 +17,9 @@
 #define SOCK_FLAG(sk, flag) \
 	(READ(sock, sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
+/* sk_max_pacing_rate of who did not set it */
+#define UNPACED (~0UL)
+
 /* What a sock_ops program has to hear of an enrolled socket. */
 #define CALLBACKS \
 	(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
@@ -81,12 +84,19 @@ static __always_inline bool is_blocking(struct sock *sk)
 }
 
 /* Reads of the socket are to heed an option that tcp_bpf_recvmsg does not know: SO_RCVLOWAT,
- * SO_PEEK_OFF, TCP_INQ; or sends, MSG_ZEROCOPY, that tcp_bpf_sendmsg does not know.
+ * SO_PEEK_OFF, TCP_INQ, SO_TIMESTAMP, SO_TIMESTAMPING; or sends one that tcp_bpf_sendmsg does not
+ * know or that acts on segments: MSG_ZEROCOPY, SO_TIMESTAMPING again, SO_MAX_PACING_RATE; or what
+ * arrives has to pass a program of SO_ATTACH_FILTER.
  */
 static __always_inline bool has_option(struct sock *sk)
 {
+	unsigned long options = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) |
+				1UL << bpf_core_enum_value(enum sock_flags, SOCK_RCVTSTAMP);
+
 	return READ(sock, sk, sk_rcvlowat) > 1 || READ(sock, sk, sk_peek_off) >= 0 ||
-	       READ_BITS(tcp_sock, sk, recvmsg_inq) || SOCK_FLAG(sk, SOCK_ZEROCOPY);
+	       READ_BITS(tcp_sock, sk, recvmsg_inq) ||
+	       READ(sock, sk, __sk_common.skc_flags) & options || READ_BITS(sock, sk, sk_tsflags) ||
+	       READ(sock, sk, sk_max_pacing_rate) != UNPACED || READ(sock, sk, sk_filter);
 }
 
 /* An upper layer protocol, as kernel TLS: it has replaced the socket's calls, for good. */

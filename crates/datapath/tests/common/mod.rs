@@ -15,9 +15,10 @@ use datapath::Maps;
 use datapath::abi::{EndRecord, Program, Reason, Totals, Verdict};
 use datapath::ends::Ends;
 use datapath::socket::{Options, SocketPath};
+use testbed::traffic::pair;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::stream::{self, Chunk};
-use testbed::{Cgroup, NetNs, traffic, wait_for};
+use testbed::{Cgroup, NetNs, Node, Pod, traffic, wait_for};
 
 pub mod part;
 
@@ -245,6 +246,63 @@ pub fn talk(a: &TcpStream, b: &TcpStream) -> Result {
     Ok(())
 }
 
+/// Two pods on a node, and a connection from one to the other.
+pub struct Connection {
+    pub client: Pod,
+    pub web: Pod,
+    pub a: TcpStream,
+    pub b: TcpStream,
+    _node: Node,
+}
+
+impl Connection {
+    pub fn new() -> Result<Self> {
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        Ok(Self {
+            client,
+            web,
+            a,
+            b,
+            _node: node,
+        })
+    }
+}
+
+/// Runs a scenario on a plain connection and on an enrolled one on which data was redirected, and
+/// returns what each came to.
+pub fn on_both_paths<T>(
+    cgroup: &Cgroup,
+    scenario: impl Fn(Connection) -> Result<T>,
+) -> Result<(T, T)> {
+    let talked = || -> Result<Connection> {
+        let connection = Connection::new()?;
+        talk(&connection.a, &connection.b)?;
+        Ok(connection)
+    };
+    let plain = scenario(talked()?)?;
+    let bed = Bed::with(cgroup, Options::default())?;
+    let connection = talked()?;
+    let ends = bed.ends()?;
+    assert_eq!(
+        ends.iter().map(|end| end.end.redirected_bytes).sum::<u64>(),
+        10
+    );
+    Ok((plain, scenario(connection)?))
+}
+
+/// As [`on_both_paths`]; both come to the same.
+#[track_caller]
+pub fn same_on_both_paths<T: PartialEq + fmt::Debug>(
+    cgroup: &Cgroup,
+    scenario: impl Fn(Connection) -> Result<T>,
+) -> Result<T> {
+    let (plain, redirected) = on_both_paths(cgroup, scenario)?;
+    assert_eq!(plain, redirected, "plain and redirected");
+    Ok(plain)
+}
+
 /// Sends `bytes` each way at once, in random pieces on both sides, ends both directions, and
 /// compares what arrived with what was sent by length and hash. Returns the bytes of both.
 pub fn exchange(a: &TcpStream, b: &TcpStream, bytes: u64) -> Result<u64> {
@@ -365,6 +423,31 @@ pub fn fill(sock: &mut TcpStream, pattern: &mut Pattern, piece: usize) -> Result
     }
 }
 
+/// As [`fill`], until there is no room for long: acknowledgements that were under way, or are delayed
+/// (40 ms), may have made some more.
+pub fn fill_up(sock: &mut TcpStream, pattern: &mut Pattern) -> Result<u64> {
+    let mut sent = 0;
+    loop {
+        sent += fill(sock, pattern, 65_536)?;
+        if poll(sock, libc::POLLOUT, Duration::from_millis(300)) == 0 {
+            return Ok(sent);
+        }
+    }
+}
+
+/// poll(2) of one socket: its events, or 0 when the time is over.
+pub fn poll(sock: &TcpStream, events: i16, time: Duration) -> i16 {
+    let mut one = libc::pollfd {
+        fd: sock.as_fd().as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    let millis = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: one element, which lives.
+    unsafe { libc::poll(&raw mut one, 1, millis) };
+    one.revents
+}
+
 /// A socket option of an integer value that neither std nor socket2 knows.
 pub fn set_option(sock: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let value: libc::c_int = value;
@@ -395,6 +478,26 @@ pub fn option(sock: impl AsFd, level: i32, name: i32) -> i32 {
     };
     assert_eq!(done, 0, "option {level}, {name}");
     value
+}
+
+/// `TCP_INFO`, as far as libc knows it.
+pub fn tcp_info(sock: impl AsFd) -> libc::tcp_info {
+    // SAFETY: a plain structure of integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the pointers are those of live values, and `len` is the size of the first.
+    let done = unsafe {
+        let to = (&raw mut info).cast();
+        libc::getsockopt(
+            sock.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            to,
+            &mut len,
+        )
+    };
+    assert_eq!(done, 0, "TCP_INFO");
+    info
 }
 
 /// connect(2) with AF_UNSPEC.

@@ -11,6 +11,7 @@ use super::program::{Call, SendBy};
 use super::recv::{self, error_queue};
 use super::send::{self, from};
 use super::sys::{self, sys};
+use super::wait;
 
 /// The descriptors of one end; all its threads use them.
 pub struct End {
@@ -57,7 +58,7 @@ impl End {
         }
         let sock = self.sock.swap(-1, Ordering::Relaxed);
         if sock >= 0 {
-            linger_nothing(sock);
+            sys::linger(sock, 0);
             close(sock);
         }
         self.lent.lock().expect("not poisoned").clear();
@@ -91,13 +92,14 @@ impl End {
             Call::Shutdown(how) => Outcome::from(sys!(libc::shutdown(fd, *how))),
             Call::Close | Call::Abort => {
                 if *call == Call::Abort {
-                    linger_nothing(fd);
+                    sys::linger(fd, 0);
                 }
                 close(self.sock.swap(-1, Ordering::Relaxed))
             }
             Call::Set(opt, value) => options::set(fd, *opt, *value),
             Call::Get(opt) => options::get(fd, *opt),
             Call::Epoll { edge } => self.epoll(*edge),
+            Call::Wait(by) => wait::wait(fd, *by),
             Call::Outq => unsent(fd),
             Call::Disconnect => {
                 // SAFETY: all zero is a valid address of no family.
@@ -267,22 +269,6 @@ const FLOOD: u64 = 64 << 20;
 
 fn close(fd: RawFd) -> Outcome {
     Outcome::from(sys!(libc::close(fd)))
-}
-
-fn linger_nothing(fd: RawFd) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    let len = size_of_val(&linger) as libc::socklen_t;
-    let at = (&raw const linger).cast();
-    sys!(libc::setsockopt(
-        fd,
-        libc::SOL_SOCKET,
-        libc::SO_LINGER,
-        at,
-        len
-    ));
 }
 
 /// `SIOCOUTQ`, when it is 0 or after longer than the peer may delay its acknowledgement.

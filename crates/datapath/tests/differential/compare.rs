@@ -156,6 +156,14 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "timestamp",
+        row: "`SO_TIMESTAMP`",
+        matches: |past, found| {
+            past.timestamp[found.step.side as usize]
+                && receives(found, |by, _| by == RecvBy::Recvmsg)
+        },
+    },
+    Known {
         name: "cork",
         row: "`TCP_CORK`, `MSG_MORE`",
         matches: |past, _| past.corked[0] || past.corked[1],

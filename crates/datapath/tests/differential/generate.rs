@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::program::{Call, Manner, Opt, Program, RecvBy, SendBy, Side, Step};
+use super::program::{Call, Manner, Opt, Program, RecvBy, SendBy, Side, Step, WaitBy};
 
 /// Programs of up to so many calls.
 pub fn programs(longest: usize) -> impl Strategy<Value = Program> {
@@ -34,6 +34,7 @@ fn call() -> impl Strategy<Value = Call> {
         400 => bytes(),
         20 => bytes().prop_map(|call| Call::Child(Box::new(call))),
         30 => any::<bool>().prop_map(|edge| Call::Epoll { edge }),
+        20 => wait_by().prop_map(Call::Wait),
         40 => signal(),
         30 => option(),
         15 => select(vec![Call::Dup, Call::Pass, Call::ErrQueue, Call::Outq]),
@@ -65,7 +66,7 @@ fn len() -> impl Strategy<Value = usize> {
 fn send_by() -> impl Strategy<Value = SendBy> {
     use SendBy::*;
     select(vec![
-        Send, Write, Writev, Sendmsg, Sendmmsg, Sendfile, Splice, Vmsplice, IoUring,
+        Send, Write, Writev, Pwritev2, Sendmsg, Sendmmsg, Sendfile, Splice, Vmsplice, IoUring,
     ])
 }
 
@@ -83,7 +84,7 @@ fn send_flags() -> impl Strategy<Value = i32> {
 fn recv_by() -> impl Strategy<Value = RecvBy> {
     use RecvBy::*;
     prop_oneof![
-        200 => select(vec![Recv, Read, Readv, Recvmsg, Recvmmsg]),
+        200 => select(vec![Recv, Read, Readv, Preadv2, Recvmsg, Recvmmsg]),
         30 => select(vec![IoUring, IoUringMultishot]),
         6 => Just(Splice),
     ]
@@ -97,9 +98,24 @@ fn recv_flags() -> impl Strategy<Value = i32> {
         20 => Just(libc::MSG_PEEK),
         20 => Just(libc::MSG_WAITALL | libc::MSG_DONTWAIT),
         4 => Just(libc::MSG_WAITALL),
+        4 => Just(libc::MSG_CMSG_CLOEXEC),
         4 => Just(libc::MSG_TRUNC),
         4 => Just(libc::MSG_OOB),
     ]
+}
+
+fn wait_by() -> impl Strategy<Value = WaitBy> {
+    use WaitBy::*;
+    select(vec![
+        Poll,
+        Ppoll,
+        Select,
+        Pselect,
+        Epoll,
+        EpollEdge,
+        EpollOneshot,
+        EpollExclusive,
+    ])
 }
 
 fn signal() -> impl Strategy<Value = Call> {
@@ -125,6 +141,13 @@ fn option() -> impl Strategy<Value = Call> {
         3 => set(Opt::ZeroCopy, 0..=1),
         3 => set(Opt::Inq, 0..=1),
         3 => set(Opt::PeekOff, -1..=100),
+        3 => set(Opt::Timestamp, 0..=1),
+        3 => set(Opt::Linger, 1..=2),
+        5 => set(Opt::SndBuf, 200_000..=1_000_000),
+        5 => set(Opt::RcvBuf, 200_000..=1_000_000),
+        5 => set(Opt::BusyPoll, 0..=50),
+        3 => set(Opt::Mark, 0..=7),
+        3 => set(Opt::Priority, 0..=6),
         1 => set(Opt::NonBlock, 0..=1),
         30 => select(vec![Opt::Error, Opt::NoDelay, Opt::RcvLowat, Opt::KeepAlive])
             .prop_map(Call::Get),

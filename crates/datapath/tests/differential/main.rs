@@ -24,8 +24,10 @@ mod send;
 mod stream;
 mod sys;
 mod uring;
+mod wait;
 mod world;
 
+use std::path::Path;
 use std::time::Duration;
 
 use campaign::{Campaign, Seed};
@@ -69,18 +71,57 @@ kernel_test! {
     }
 }
 
-#[test]
-fn every_known_difference_has_its_row_in_the_docs() {
+/// The rows of the table in docs/semantics.md.
+fn rows() -> Vec<String> {
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/semantics.md");
     let text = std::fs::read_to_string(docs).expect("docs/semantics.md");
+    let (calls, _) = text
+        .split_once("\n## ")
+        .expect("a section behind the table");
+    let rows = calls.lines().filter(|line| line.starts_with("| "));
+    // The names of the columns come first.
+    rows.skip(1).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn every_known_difference_has_its_row_in_the_docs() {
+    let rows = rows();
     for known in KNOWN {
-        let row = text
-            .lines()
-            .find(|line| line.starts_with(&format!("| {}", known.row)));
+        let has = |row: &String| row.starts_with(&format!("| {}", known.row));
         assert!(
-            row.is_some(),
+            rows.iter().any(has),
             "docs/semantics.md has no row {:?}",
             known.row
         );
     }
+}
+
+#[test]
+fn every_row_of_the_docs_has_tests_that_exist() {
+    let mut reasons = Vec::new();
+    for row in rows() {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, _, why, tests] = cells[..] else {
+            panic!("not five cells: {row}");
+        };
+        reasons.push(!why.is_empty());
+        for test in tests.split(", ").filter(|_| !tests.starts_with("none: ")) {
+            assert!(exists(test), "no test {test}: {row}");
+        }
+    }
+    assert!(
+        reasons.is_sorted_by_key(|given| !given),
+        "what differs comes first, and has a reason"
+    );
+}
+
+/// A file or a folder of tests, as the docs name them.
+fn exists(test: &str) -> bool {
+    let folder = match test.split_once('/') {
+        Some(("d", name)) => format!("tests/{name}"),
+        Some(("b", name)) => format!("../beeline/tests/{name}"),
+        _ => return false,
+    };
+    let at = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    at.is_dir() || at.with_extension("rs").is_file()
 }

@@ -25,6 +25,7 @@ pub struct Past {
     pub zero_copy: [bool; 2],
     pub peek_off: [bool; 2],
     pub inq: [bool; 2],
+    pub timestamp: [bool; 2],
     pub rcv_timeo: [bool; 2],
     pub blocking: [bool; 2],
     /// Was ahead of its reader, and had to wait for room.
@@ -82,6 +83,7 @@ impl Past {
             Call::Set(Opt::ZeroCopy, _) => self.zero_copy[own] = true,
             Call::Set(Opt::PeekOff, _) => self.peek_off[own] = true,
             Call::Set(Opt::Inq, _) => self.inq[own] = true,
+            Call::Set(Opt::Timestamp, _) => self.timestamp[own] = true,
             Call::Set(Opt::RcvTimeo, value) => self.rcv_timeo[own] = *value != 0,
             Call::Set(Opt::NonBlock, value) => {
                 self.blocking[own] = *value == 0;

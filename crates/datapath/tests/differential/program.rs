@@ -61,6 +61,8 @@ pub enum SendBy {
     Send,
     Write,
     Writev,
+    /// `pwritev2`, with `RWF_NOWAIT` for `MSG_DONTWAIT`.
+    Pwritev2,
     Sendmsg,
     Sendmmsg,
     Sendfile,
@@ -74,6 +76,7 @@ impl SendBy {
     pub fn takes(self) -> i32 {
         match self {
             Self::Write | Self::Writev | Self::Sendfile => 0,
+            Self::Pwritev2 => libc::MSG_DONTWAIT,
             Self::Splice | Self::Vmsplice => libc::MSG_MORE | libc::MSG_DONTWAIT,
             Self::Send | Self::Sendmsg | Self::Sendmmsg | Self::IoUring => !0,
         }
@@ -86,6 +89,8 @@ pub enum RecvBy {
     Recv,
     Read,
     Readv,
+    /// `preadv2`, with `RWF_NOWAIT` for `MSG_DONTWAIT`.
+    Preadv2,
     Recvmsg,
     Recvmmsg,
     Splice,
@@ -99,10 +104,24 @@ impl RecvBy {
     pub fn takes(self) -> i32 {
         match self {
             Self::Read | Self::Readv | Self::IoUringMultishot => 0,
-            Self::Splice => libc::MSG_DONTWAIT,
+            Self::Splice | Self::Preadv2 => libc::MSG_DONTWAIT,
             Self::Recv | Self::Recvmsg | Self::Recvmmsg | Self::IoUring => !0,
         }
     }
+}
+
+/// How to wait until there is something to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WaitBy {
+    Poll,
+    Ppoll,
+    Select,
+    Pselect,
+    Epoll,
+    EpollEdge,
+    /// Waits once, looks again in vain, arms it anew and looks again.
+    EpollOneshot,
+    EpollExclusive,
 }
 
 /// A socket option that takes an integer.
@@ -120,6 +139,15 @@ pub enum Opt {
     ZeroCopy,
     Inq,
     PeekOff,
+    Timestamp,
+    /// Seconds.
+    Linger,
+    /// Live, and large enough for all that programs send.
+    SndBuf,
+    RcvBuf,
+    BusyPoll,
+    Mark,
+    Priority,
     /// `O_NONBLOCK`, by `fcntl`.
     NonBlock,
     Error,
@@ -152,6 +180,8 @@ pub enum Call {
     Epoll {
         edge: bool,
     },
+    /// Sleeps until there is something to read, or the end of it.
+    Wait(WaitBy),
     /// `SIOCOUTQ` until it is 0.
     Outq,
     /// `connect(AF_UNSPEC)`.
@@ -194,7 +224,7 @@ impl Call {
 }
 
 /// Names of the bits of send and recv that programs use.
-const FLAGS: [(i32, &str); 9] = [
+const FLAGS: [(i32, &str); 10] = [
     (libc::MSG_PEEK, "MSG_PEEK"),
     (libc::MSG_TRUNC, "MSG_TRUNC"),
     (libc::MSG_WAITALL, "MSG_WAITALL"),
@@ -204,6 +234,7 @@ const FLAGS: [(i32, &str); 9] = [
     (libc::MSG_NOSIGNAL, "MSG_NOSIGNAL"),
     (libc::MSG_ZEROCOPY, "MSG_ZEROCOPY"),
     (libc::MSG_ERRQUEUE, "MSG_ERRQUEUE"),
+    (libc::MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC"),
 ];
 
 fn flag_names(flags: i32) -> String {
@@ -236,6 +267,7 @@ impl fmt::Display for Call {
             }
             Self::Set(opt, value) => write!(f, "set {opt:?} = {value}"),
             Self::Get(opt) => write!(f, "get {opt:?}"),
+            Self::Wait(by) => write!(f, "waits: {by:?}"),
             Self::Child(call) => write!(f, "in a forked child: {call}"),
             other => write!(f, "{}", format!("{other:?}").to_lowercase()),
         }

@@ -5,7 +5,7 @@ use std::ptr;
 
 use super::outcome::Outcome;
 use super::program::RecvBy;
-use super::send::{from, lengths, message, messages, pieces};
+use super::send::{NO_OFFSET, from, lengths, message, messages, no_wait, pieces};
 use super::sys::{self, sys};
 use super::uring;
 
@@ -20,6 +20,16 @@ pub fn recv(fd: RawFd, by: RecvBy, len: usize, flags: i32) -> Outcome {
         RecvBy::Readv => {
             let pieces = pieces(&bytes);
             from(sys!(libc::readv(fd, pieces.as_ptr(), 3)))
+        }
+        RecvBy::Preadv2 => {
+            let pieces = pieces(&bytes);
+            from(sys!(libc::preadv2(
+                fd,
+                pieces.as_ptr(),
+                3,
+                NO_OFFSET,
+                no_wait(flags)
+            )))
         }
         RecvBy::Recvmsg => with_control(fd, &bytes, flags),
         RecvBy::Recvmmsg => return several(fd, &bytes, flags),
@@ -47,17 +57,18 @@ fn with_control(fd: RawFd, bytes: &[u8], flags: i32) -> Outcome {
 }
 
 /// Level, type and first integer of each.
+///
+/// NORMALISED: what the clock says.
 fn control_messages(message: &libc::msghdr) -> Vec<i64> {
     let mut found = Vec::new();
     let mut at = sys!(libc::CMSG_FIRSTHDR(message));
     while !at.is_null() {
         // SAFETY: the kernel wrote a header there, and at least an integer behind it.
         let (header, value) = unsafe { (*at, libc::CMSG_DATA(at).cast::<i32>().read_unaligned()) };
-        found.extend([
-            header.cmsg_level.into(),
-            header.cmsg_type.into(),
-            i64::from(value),
-        ]);
+        let is_time =
+            (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMP);
+        let value = if is_time { 0 } else { value };
+        found.extend([header.cmsg_level, header.cmsg_type, value].map(i64::from));
         at = sys!(libc::CMSG_NXTHDR(message, at));
     }
     found

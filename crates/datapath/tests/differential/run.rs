@@ -146,7 +146,8 @@ impl<'a> Run<'a> {
 
     /// Whether the outcome is TCP's to decide, not the scheduler's.
     ///
-    /// NORMALISED, by leaving such steps out: which of two sleeping readers gets the bytes, and how
+    /// NORMALISED, by leaving such steps out: which of two sleeping readers gets the bytes, or gets
+    /// them before the other one looks, and how
     /// many of several messages of one call a reader finds when the first of them wakes it.
     fn is_decided(&self, step: &Step) -> bool {
         let sleeps = |side: Side| self.busy[side as usize].iter().any(Option::is_some);
@@ -155,6 +156,7 @@ impl<'a> Run<'a> {
                 by: SendBy::Sendmmsg,
                 ..
             } => !sleeps(step.side.peer()),
+            Call::Wait(_) => !sleeps(step.side),
             Call::Recv { flags, .. } => flags & libc::MSG_DONTWAIT != 0 || !sleeps(step.side),
             _ => true,
         }

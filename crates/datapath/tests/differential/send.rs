@@ -23,6 +23,16 @@ pub fn send(fd: RawFd, by: SendBy, bytes: &[u8], flags: i32) -> Outcome {
             let pieces = pieces(bytes);
             from(sys!(libc::writev(fd, pieces.as_ptr(), 3)))
         }
+        SendBy::Pwritev2 => {
+            let pieces = pieces(bytes);
+            from(sys!(libc::pwritev2(
+                fd,
+                pieces.as_ptr(),
+                3,
+                NO_OFFSET,
+                no_wait(flags)
+            )))
+        }
         SendBy::Sendmsg => {
             let mut pieces = pieces(bytes);
             let message = message(&mut pieces);
@@ -32,6 +42,18 @@ pub fn send(fd: RawFd, by: SendBy, bytes: &[u8], flags: i32) -> Outcome {
         SendBy::Sendfile => from_file(fd, bytes),
         SendBy::Splice | SendBy::Vmsplice => through_pipe(fd, by, bytes, flags),
         SendBy::IoUring => uring::send(fd, bytes, flags),
+    }
+}
+
+/// Where `preadv2` and `pwritev2` are to read and write: as `readv` and `writev` do.
+pub const NO_OFFSET: libc::off_t = -1;
+
+/// The flags of these calls.
+pub fn no_wait(flags: i32) -> i32 {
+    if flags & libc::MSG_DONTWAIT != 0 {
+        libc::RWF_NOWAIT
+    } else {
+        0
     }
 }
 

@@ -46,6 +46,22 @@ pub fn set_time(fd: RawFd, name: i32, millis: i32) -> Outcome {
     )))
 }
 
+/// `SO_LINGER`, for so many seconds.
+pub fn linger(fd: RawFd, seconds: i32) -> Outcome {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: seconds,
+    };
+    let len = mem::size_of_val(&linger) as libc::socklen_t;
+    Outcome::from(sys!(libc::setsockopt(
+        fd,
+        libc::SOL_SOCKET,
+        libc::SO_LINGER,
+        (&raw const linger).cast(),
+        len
+    )))
+}
+
 /// `getsockopt` of an integer; the value is the outcome.
 pub fn get(fd: RawFd, level: i32, name: i32) -> Outcome {
     let mut value: libc::c_int = 0;

@@ -3,6 +3,7 @@
 #   CLANG              the clang that compiles the BPF objects; otherwise scripts/find-tool chooses
 #   CLANG_FORMAT       likewise; otherwise of clang's release
 #   ARGS               arguments of `beeline demo` for `make demo`, and of `beeline bench` for `make bench`
+#   GUARDS             names of guards for `make guards`, which `scripts/guards --list` shows; all otherwise
 #   SECONDS            how long `make soak` runs
 #   KERNELS            series for `make test-kernels`, as "5.10 6.1"; all that Debian offers otherwise
 
@@ -19,7 +20,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build static deb demo bench test test-deb test-kernels test-programs soak lint fmt clean
+.PHONY: help build static deb demo bench test test-deb test-kernels test-programs guards soak lint fmt clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -72,6 +73,11 @@ test-programs: ## Run databases, proxies, language runtimes and CPython's tests 
 	$(CARGO) test --package datapath --test programs --locked --no-run
 	$(CARGO) --as-root test --package datapath --test programs --locked -- --include-ignored
 
+guards: ## Take each guard out of the BPF code once, and expect a test to fail (root; GUARDS="..." names some)
+	$(need_root)
+	scripts/setup.sh test
+	scripts/guards $(GUARDS)
+
 soak: ## Run random programs of socket calls on both paths and compare (root; an hour, or SECONDS=...)
 	$(need_root)
 	scripts/setup.sh test
@@ -86,6 +92,7 @@ lint: ## Check formatting, scripts, dependencies, lints and docs; changes nothin
 	shellcheck scripts/cargo scripts/deb scripts/find-tool scripts/setup.sh scripts/static packaging/debian/p* scripts/kernels/fetch scripts/kernels/guest \
 		scripts/kernels/init scripts/kernels/test .ci/run
 	scripts/check-deps
+	scripts/guards --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 

@@ -278,7 +278,9 @@ kernel_test! {
         expect_plain(&bed, &a)?;
         // Now: nobody would give it back after a detach.
         assert_eq!(not_sent_low_water(&a), 0);
-        exchange(&a, &b, ROUND).map(drop)
+        exchange(&a, &b, ROUND)?;
+        assert_eq!(not_sent_low_water(&a), 0);
+        Ok(())
     }
 }
 

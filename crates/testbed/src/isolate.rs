@@ -23,6 +23,9 @@ use crate::wait::wait_until;
 /// How long a kernel test may take unless it has a `#[deadline(seconds)]`.
 pub const DEADLINE_SECS: u64 = 120;
 
+/// Seconds that each kernel test may take, instead of its own deadline: for who expects it to fail.
+const DEADLINE: &str = "BEELINE_TEST_DEADLINE";
+
 /// Set in the child of a kernel test: `<pid of the parent>:<name of the test>`.
 const CHILD: &str = "BEELINE_KERNEL_TEST";
 
@@ -159,6 +162,10 @@ fn in_parent(name: &str, deadline: Duration) {
         "--test-threads=1",
     ]);
     command.env(CHILD, format!("{}:{name}", process::id()));
+    let deadline = env::var(DEADLINE).map_or(deadline, |seconds| {
+        let seconds = seconds.parse();
+        Duration::from_secs(seconds.unwrap_or_else(|_| panic!("{DEADLINE} is not a number")))
+    });
     let ended = run(&mut command, deadline).unwrap_or_else(|err| panic!("{err}"));
     // libtest shows it when the test fails.
     print!("{}", ended.output);

@@ -73,9 +73,12 @@ static __always_inline struct end *own_end(struct bpf_sock_ops *ops)
 /* The program that calls connect or listen; the agent hears of one that nobody looked at. */
 static __always_inline bool calling_program(struct process *process)
 {
+	/* bpf_get_current_pid_tgid() is not for sock_ops before Linux 6.10. */
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
 	__builtin_memset(process, 0, sizeof(*process));
-	process->pid = bpf_get_current_pid_tgid() >> 32;
-	if (!read_program((struct task_struct *)bpf_get_current_task(), &process->program))
+	process->pid = READ(task_struct, task, tgid);
+	if (!read_program(task, &process->program))
 		return false;
 	if (!bpf_map_lookup_elem(&programs, &process->program) || !rules_know(&process->program))
 		bpf_ringbuf_output(&strangers, process, sizeof(*process), 0);

@@ -651,7 +651,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 	end->sent_us = 0;
 	if (pass(msg, end->own) != SK_PASS)
 		return SK_DROP;
-	capture_if_asked(msg, end, msg->size, false);
+	capture_if_asked(msg, msg->size, false);
 	end->kernel_bytes += msg->size;
 	tally(end, HIST_KERNEL_PATH, msg->size);
 	return SK_PASS;
@@ -721,7 +721,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		end->tx = TX_REDIRECT;
 		emit(READ(sk_msg, msg, sk), end, EVENT_REDIRECT_STARTED, REASON_NONE);
 	}
-	capture_if_asked(msg, end, size, true);
+	capture_if_asked(msg, size, true);
 	end->redirected_bytes += size;
 	end->redirected_msgs++;
 	tally(end, HIST_REDIRECTED, size);

@@ -74,9 +74,11 @@ static __always_inline struct end *own_end(struct bpf_sock_ops *ops)
 /* Who calls connect or listen; the agent hears of a program that nobody looked at. */
 static __always_inline bool read_current(struct caller *caller)
 {
-	struct process process = { .pid = bpf_get_current_pid_tgid() >> 32 };
+	/* bpf_get_current_pid_tgid() is not for sock_ops before Linux 6.10. */
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct process process = { .pid = READ(task_struct, task, tgid) };
 
-	if (!read_caller((struct task_struct *)bpf_get_current_task(), caller))
+	if (!read_caller(task, caller))
 		return false;
 	process.program = caller->program;
 	if (!bpf_map_lookup_elem(&programs, &process.program) || !rules_know(&process.program))
@@ -663,7 +665,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 	complete_once(msg);
 	if (pass(msg, end->own) != SK_PASS)
 		return SK_DROP;
-	capture_if_asked(msg, end, msg->size, false);
+	capture_if_asked(msg, msg->size, false);
 	end->kernel_bytes += msg->size;
 	tally(end, HIST_KERNEL_PATH, msg->size);
 	return SK_PASS;
@@ -733,7 +735,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		end->tx = TX_REDIRECT;
 		emit(READ(sk_msg, msg, sk), end, EVENT_REDIRECT_STARTED, REASON_NONE);
 	}
-	capture_if_asked(msg, end, size, true);
+	capture_if_asked(msg, size, true);
 	end->redirected_bytes += size;
 	end->redirected_msgs++;
 	tally(end, HIST_REDIRECTED, size);

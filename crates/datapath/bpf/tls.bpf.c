@@ -45,6 +45,8 @@ int beeline_setsockopt(struct bpf_sockopt *ctx)
 	if (!bpf_sk_storage_get(&ends, sk, 0, 0) || !sock_psock((struct sock *)sk))
 		return 1;
 	remember_program();
-	bpf_set_retval(-ENOENT);
+	/* Since Linux 5.18; before, the call fails with EPERM. */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval))
+		bpf_set_retval(-ENOENT);
 	return 0;
 }

@@ -57,6 +57,10 @@ enum {
 	BPF_F_NO_PREALLOC = 1,
 };
 
+enum bpf_func_id {
+	BPF_FUNC_set_retval = 187,
+};
+
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,

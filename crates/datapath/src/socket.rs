@@ -49,6 +49,9 @@ impl Default for Options {
     }
 }
 
+/// What is loaded, in words.
+const WHAT: &str = "the socket path";
+
 /// A loaded socket path. Dropping it without pins takes it off; with pins it stays.
 pub struct SocketPath {
     object: Object,
@@ -108,8 +111,15 @@ impl SocketPath {
         Ok(open)
     }
 
+    /// The programs and maps alone, of which no setting is made.
+    pub(crate) fn object(options: Options) -> Result<Object> {
+        Self::sized(options)?
+            .load()
+            .map_err(Error::bpf("load", WHAT))
+    }
+
     fn finish(open: OpenObject, options: Options) -> Result<Self> {
-        let object = open.load().map_err(Error::bpf("load", "the socket path"))?;
+        let object = open.load().map_err(Error::bpf("load", WHAT))?;
         let maps = Maps::of(&object)?;
         if maps.settings()?.abi == 0 {
             maps.free_all_pairs()?;

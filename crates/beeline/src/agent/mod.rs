@@ -102,11 +102,11 @@ impl Agent {
         let cgroup = covered_cgroup(&config)?;
         let http = http_server(&config)?;
         let feed = Feed::of(sources_of_names(&config));
+        let self_test = tried(instance)?;
         let mounted_bpffs = ensure_bpffs()?;
         let pins = instance.pins();
         let was_loaded = pins.exist();
         let options = config.options();
-        let self_test = tried(instance)?;
         let control = ControlSocket::bind(instance, &config.group.value)?;
         let tree = Tree::open(&testbed::cgroup2_mount()?, &cgroup)
             .with_context(|| format!("cannot watch the cgroup {}", cgroup.display()))?;

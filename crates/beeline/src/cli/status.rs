@@ -8,6 +8,7 @@ use datapath::abi::Reason;
 use super::output;
 use crate::instance::Instance;
 use crate::observe::status::{self, Costs, Status, Work};
+use crate::selftest::Report;
 
 /// Say whether the datapath is on, and what it did. Exits with 1 when it is off.
 #[derive(Debug, clap::Args)]
@@ -102,7 +103,15 @@ fn print_costs(costs: &Costs) -> Result<()> {
 
 fn headline(status: &Status) -> String {
     let since = status.since.as_deref().unwrap_or("?");
+    let refused = status
+        .self_test
+        .as_ref()
+        .and_then(Report::obstacle)
+        .is_some();
     match (status.mode, &status.cgroup) {
+        (None, _) if refused => {
+            "Beeline is off: the last start was refused, see the self-test".into()
+        }
         (None, _) => "Beeline is off: nothing is loaded (start it: beeline run)".into(),
         (Some("on"), Some(cgroup)) => format!("Beeline is on: attached to {cgroup} since {since}"),
         (Some("detaching"), _) => "Beeline is detaching: no new connections are enrolled (finish \

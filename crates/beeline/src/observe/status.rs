@@ -207,7 +207,8 @@ fn off(instance: &Instance) -> Status {
         cgroup: None,
         since: None,
         agent: control::agent(instance),
-        self_test: None,
+        // Of a start that was refused.
+        self_test: Report::kept(instance),
         work: None,
         costs: None,
     }

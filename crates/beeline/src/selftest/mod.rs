@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use datapath::hist::Kept;
+use datapath::probe::{self, Refusal};
 use datapath::selftest::{self, Check, Failure};
 use datapath::socket::{Options, SocketPath};
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,21 @@ impl Report {
         }
     }
 
+    /// The kernel did not take the programs, so there was nothing to check.
+    fn not_loaded(refusal: &Refusal, begin: Instant) -> Self {
+        let load = Failed {
+            check: "load".into(),
+            found: refusal.to_string(),
+            consequence: Consequence::Stops,
+            meaning: "nothing could be redirected".into(),
+        };
+        Self {
+            milliseconds: milliseconds_since(begin),
+            checks: 1,
+            failures: vec![load],
+        }
+    }
+
     /// The first failure that forbids the socket path.
     #[must_use]
     pub fn obstacle(&self) -> Option<&Failed> {
@@ -110,7 +126,10 @@ pub fn run() -> Result<Report> {
         .context("cannot run the self-test")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("the self-test could not be run: {}", said.trim());
+        let said = said.trim().trim_start_matches("error: ");
+        bail!(
+            "the self-test could not be run, so nothing was attached: {said}; see `beeline doctor`"
+        );
     }
     serde_json::from_slice(&output.stdout).context("the self-test said something else than JSON")
 }
@@ -123,14 +142,17 @@ pub fn here() -> Result<Report> {
     let begin = Instant::now();
     let cgroup = Cgroup::create(CGROUP)?;
     cgroup.enter()?;
-    let mut path = SocketPath::load(options())?;
+    let mut path = match probe::asked(|| SocketPath::load(options()))? {
+        Ok(path) => path,
+        Err(refusal) => return Ok(Report::not_loaded(&refusal, begin)),
+    };
     path.attach(cgroup.path())?;
     let findings = selftest::run(&path)?;
-    let elapsed = begin.elapsed().as_millis();
-    Ok(Report::new(
-        &findings,
-        u64::try_from(elapsed).unwrap_or(u64::MAX),
-    ))
+    Ok(Report::new(&findings, milliseconds_since(begin)))
+}
+
+fn milliseconds_since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Small, so that a queue is full soon; and what others use of the host's memory does not matter.

@@ -25,6 +25,17 @@ static __always_inline __u32 element_length(struct sk_msg *msg, __u32 index)
 	return BPF_CORE_READ((struct scatterlist *)element, length);
 }
 
+/* The kernel's message as a number: before Linux 6.10 the verifier allows no sum of a context and an
+ * offset whose bounds it has lost in a product.
+ */
+static __always_inline struct sk_msg *kern_msg(struct sk_msg_md *ctx)
+{
+	struct sk_msg *msg = 0;
+
+	bpf_probe_read_kernel(&msg, sizeof(msg), &ctx);
+	return msg;
+}
+
 static __always_inline __u32 next_element(struct sk_msg *msg, __u32 index)
 {
 	__u32 ring = bpf_core_field_size(msg->sg.data) / bpf_core_type_size(struct scatterlist) - 1;
@@ -75,15 +86,12 @@ static __always_inline void lost(__u32 bytes)
 	add(&sums->lost_bytes, bytes);
 }
 
-/* These two are not static: the verifier looks at each by itself, not again for each way that leads
- * there.
- */
-__noinline int capture_piece(struct sk_msg_md *ctx, struct piece *piece)
+static __noinline int capture_piece(struct sk_msg_md *ctx, struct piece *piece)
 {
 	__u32 zero = 0;
 	void *ring = bpf_map_lookup_elem(&captures, &zero);
 
-	if (!ring || !piece)
+	if (!ring)
 		return 0;
 	if (bpf_msg_pull_data(ctx, piece->offset, piece->offset + 1, 0) ||
 	    !put(ring, piece, (void *)(long)ctx->data))
@@ -91,10 +99,14 @@ __noinline int capture_piece(struct sk_msg_md *ctx, struct piece *piece)
 	return 0;
 }
 
-__noinline int capture(struct sk_msg_md *ctx, struct end *end, __u32 size, __u32 most,
-		       bool redirected)
+/* Not static: the verifier looks at it by itself, not again for each way that leads there. Before Linux
+ * 5.12 such a function takes no pointers but the context.
+ */
+__noinline int capture(struct sk_msg_md *ctx, __u32 size, __u32 most, bool redirected)
 {
-	struct sk_msg *msg = (struct sk_msg *)(void *)ctx;
+	struct bpf_sock *sk = ctx->sk;
+	struct end *end = sk ? bpf_sk_storage_get(&ends, sk, 0, 0) : 0;
+	struct sk_msg *msg = kern_msg(ctx);
 	struct piece piece = { .size = size, .redirected = redirected };
 	__u32 wanted = size < most ? size : most;
 	__u32 index, left;
@@ -125,13 +137,12 @@ __noinline int capture(struct sk_msg_md *ctx, struct end *end, __u32 size, __u32
 }
 
 /* The first bytes of a message, before they are counted as sent. */
-static __always_inline void capture_if_asked(struct sk_msg_md *msg, struct end *end, __u32 size,
-					     bool redirected)
+static __always_inline void capture_if_asked(struct sk_msg_md *msg, __u32 size, bool redirected)
 {
 	struct settings *set = get_settings();
 
 	if (set && set->capture)
-		capture(msg, end, size, set->capture, redirected);
+		capture(msg, size, set->capture, redirected);
 }
 
 #endif

@@ -16,15 +16,21 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define CAST(type, pointer) \
 	((struct type *)bpf_rdonly_cast(pointer, bpf_core_type_id_kernel(struct type)))
 
-/* A field of a structure that the pointer points to, whatever the pointer's own type. */
-#define READ(type, pointer, field)            \
-	(bpf_ksym_exists(bpf_rdonly_cast)     \
-		 ? CAST(type, pointer)->field \
-		 : BPF_CORE_READ((struct type *)(void *)(pointer), field))
+/* A field of a structure that the pointer points to, whatever the pointer's own type. The pointer is
+ * evaluated apart: within BPF_CORE_READ, a structure of ours that it is read from would be relocated too.
+ */
+#define READ(type, pointer, field)                                             \
+	({                                                                     \
+		struct type *__at = (void *)(pointer);                         \
+		bpf_ksym_exists(bpf_rdonly_cast) ? CAST(type, __at)->field     \
+						 : BPF_CORE_READ(__at, field); \
+	})
 
-#define READ_BITS(type, pointer, field)                               \
-	(bpf_ksym_exists(bpf_rdonly_cast)                             \
-		 ? BPF_CORE_READ_BITFIELD(CAST(type, pointer), field) \
-		 : BPF_CORE_READ_BITFIELD_PROBED((struct type *)(void *)(pointer), field))
+#define READ_BITS(type, pointer, field)                                                            \
+	({                                                                                         \
+		struct type *__at = (void *)(pointer);                                             \
+		bpf_ksym_exists(bpf_rdonly_cast) ? BPF_CORE_READ_BITFIELD(CAST(type, __at), field) \
+						 : BPF_CORE_READ_BITFIELD_PROBED(__at, field);     \
+	})
 
 #endif

@@ -1,6 +1,7 @@
 //! Trying something that the kernel may refuse, and keeping the words of the refusal.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::{ErrorKind, PrintLevel, set_print};
@@ -27,20 +28,41 @@ pub struct Refusal {
     pub permission: bool,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)?;
+        match &self.objection {
+            Some(objection) => write!(f, ": {objection}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Runs `action`, which loads or attaches BPF programs, with libbpf's messages kept instead of
 /// printed.
 ///
 /// # Errors
 /// When it failed for another reason than a refusal of the kernel.
 pub(super) fn attempt<T>(action: impl FnOnce() -> Result<T>) -> Result<Attempt> {
+    Ok(match asked(action)? {
+        Ok(_) => Attempt::Works,
+        Err(refusal) => Attempt::Refused(refusal),
+    })
+}
+
+/// Runs `action` likewise, and returns what it did or the kernel's refusal.
+///
+/// # Errors
+/// When it failed for another reason than a refusal of the kernel.
+pub fn asked<T>(action: impl FnOnce() -> Result<T>) -> Result<Result<T, Refusal>> {
     let (result, messages) = listening(action);
     match result {
-        Ok(_) => Ok(Attempt::Works),
+        Ok(done) => Ok(Ok(done)),
         Err(Error::Bpf {
             action,
             what,
             source,
-        }) => Ok(Attempt::Refused(Refusal {
+        }) => Ok(Err(Refusal {
             error: format!("cannot {action} {what}: {source}"),
             objection: objection(&messages),
             permission: source.kind() == ErrorKind::PermissionDenied,

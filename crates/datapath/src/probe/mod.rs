@@ -12,13 +12,14 @@ mod capabilities;
 mod cgroup;
 mod fionread;
 mod host;
+mod iterators;
 mod programs;
 mod redirect;
 mod socket_path;
 mod threads;
 mod tracing;
 
-pub use attempt::{Attempt, Refusal};
+pub use attempt::{Attempt, Refusal, asked};
 pub use capabilities::capabilities;
 pub use cgroup::{CgroupMounts, cgroup_mounts};
 pub use fionread::{FionreadReport, fionread};
@@ -26,6 +27,7 @@ pub use host::{
     TcpMemory, btf, cpus, initial_user_namespace, kernel_release, lockdown, tcp_memory,
     tcp_memory_used,
 };
+pub use iterators::{Iterators, iterators};
 pub use programs::{AttachMode, Attached, Kind, Program, loaded, sock_ops_of};
 pub use redirect::{RedirectReport, redirect};
 pub use socket_path::{Feature, SocketPathReport, counts_unread, features, socket_path};

@@ -4,8 +4,9 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Struct;
 use libbpf_rs::{MapType, ProgramType};
 
-use super::attempt::{Attempt, attempt};
+use super::attempt::{Attempt, asked, attempt};
 use crate::ends::Ends;
+use crate::maps::Maps;
 use crate::socket::{Options, SocketPath};
 use crate::{Error, Result};
 
@@ -59,15 +60,20 @@ pub struct SocketPathReport {
 /// # Errors
 /// When something else failed than the kernel's consent.
 pub fn socket_path() -> Result<SocketPathReport> {
-    let mut path = None;
-    let load = attempt(|| {
-        path = Some(SocketPath::load(Options::default())?);
-        Ok(())
-    })?;
-    let iterate = path
-        .map(|path| attempt(|| Ends::load(path.maps())?.list(path.maps())))
-        .transpose()?;
-    Ok(SocketPathReport { load, iterate })
+    Ok(match asked(|| SocketPath::object(Options::default()))? {
+        Ok(object) => SocketPathReport {
+            load: Attempt::Works,
+            iterate: Some(list(&Maps::of(&object)?)?),
+        },
+        Err(refusal) => SocketPathReport {
+            load: Attempt::Refused(refusal),
+            iterate: None,
+        },
+    })
+}
+
+fn list(maps: &Maps) -> Result<Attempt> {
+    attempt(|| Ends::load(maps)?.list(maps))
 }
 
 /// Whether this kernel counts the bytes that wait unread in a psock (`sk_psock.msg_tot_len`);

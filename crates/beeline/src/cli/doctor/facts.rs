@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use caps::{Capability, CapsHashSet};
 use datapath::pins;
 use datapath::probe::{
-    self, Attached, CgroupMounts, Feature, FionreadReport, PidNamespace, Program, RedirectReport,
-    SocketPathReport, TcpMemory, ThreadFiles, Tracing,
+    self, Attached, Attempt, CgroupMounts, Feature, FionreadReport, Iterators, PidNamespace,
+    Program, RedirectReport, SocketPathReport, TcpMemory, ThreadFiles, Tracing,
 };
 
 use crate::agent::privileges::{TO_SERVE, TO_START};
@@ -67,6 +67,7 @@ pub(super) struct Facts {
     pub(super) programs: Fact<Option<Vec<Program>>>,
     pub(super) features: Fact<Vec<Feature>>,
     pub(super) socket_path: Fact<SocketPathReport>,
+    pub(super) iterators: Fact<Vec<(Iterators, Attempt)>>,
     pub(super) counts_unread: Fact<Option<bool>>,
     /// With data that took the kernel path.
     pub(super) fionread: Fact<FionreadReport>,
@@ -84,6 +85,8 @@ impl Facts {
         // Before anything is loaded here: the list must not show our own attempts.
         let programs = Fact::try_if(may, probe::loaded);
         let cgroups = Fact::of(probe::cgroup_mounts());
+        let socket_path = Fact::try_if(may, probe::socket_path);
+        let iterators = Fact::try_if(may, probe::iterators);
         Self {
             kernel: probe::kernel_release(),
             architecture: consts::ARCH,
@@ -96,12 +99,13 @@ impl Facts {
             thread_files: Fact::of(probe::thread_files()),
             attached: attached(may, &cgroups),
             features: Fact::try_if(may, probe::features),
-            socket_path: Fact::try_if(may, probe::socket_path),
             counts_unread: Fact::of(probe::counts_unread()),
             fionread: Fact::try_if(may, probe::fionread),
             redirect: Fact::try_if(may, probe::redirect),
             tracing: Fact::try_if(may, probe::tracing),
-            self_test: self_test(may, &cgroups),
+            self_test: self_test(may, &cgroups, refused(&socket_path, &iterators)),
+            socket_path,
+            iterators,
             capabilities,
             initial_user_namespace,
             programs,
@@ -137,8 +141,21 @@ fn attached(may: bool, cgroups: &Fact<CgroupMounts>) -> Fact<Option<Attached>> {
     }
 }
 
-fn self_test(may: bool, cgroups: &Fact<CgroupMounts>) -> Fact<Report> {
+/// Whether the kernel refuses what the self-test loads.
+fn refused(path: &Fact<SocketPathReport>, iterators: &Fact<Vec<(Iterators, Attempt)>>) -> bool {
+    let of_programs = |(one, attempt): &(Iterators, Attempt)| {
+        *one == Iterators::Programs && *attempt != Attempt::Works
+    };
+    path.known()
+        .is_some_and(|report| report.load != Attempt::Works)
+        || iterators
+            .known()
+            .is_some_and(|tried| tried.iter().any(of_programs))
+}
+
+fn self_test(may: bool, cgroups: &Fact<CgroupMounts>, refused: bool) -> Fact<Report> {
     match cgroups.known().and_then(|mounts| mounts.v2.as_ref()) {
+        _ if refused => Fact::NotTried("programs that load"),
         // The causes say what to do.
         Some(_) => Fact::try_if(may, || {
             selftest::run().map_err(|error| format!("{error:#}"))

@@ -6,7 +6,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use datapath::probe::{Attempt, Refusal};
+use datapath::probe::Attempt;
 
 use super::facts::{Fact, Facts};
 use super::report::{Check, Group, PathReport, Report};
@@ -47,13 +47,6 @@ fn check_attempt(
 ) -> Check {
     match attempt {
         Attempt::Works => Check::ok(name, works),
-        Attempt::Refused(refusal) => refused(words(refusal)),
-    }
-}
-
-fn words(refusal: &Refusal) -> String {
-    match &refusal.objection {
-        Some(objection) => format!("{}: {objection}", refusal.error),
-        None => refusal.error.clone(),
+        Attempt::Refused(refusal) => refused(refusal.to_string()),
     }
 }

@@ -1,13 +1,15 @@
 //! What the socket path needs beyond the host's checks.
 
+use std::collections::BTreeMap;
+
 use datapath::probe::{
-    AttachMode, Attached, CgroupMounts, Feature, FionreadReport, Program, RedirectReport, Refusal,
-    SocketPathReport,
+    AttachMode, Attached, Attempt, CgroupMounts, Feature, FionreadReport, Iterators, Program,
+    RedirectReport, Refusal, SocketPathReport,
 };
 
 use datapath::selftest;
 
-use super::{check, check_attempt, words};
+use super::{check, check_attempt};
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::report::Check;
 use crate::selftest::{Consequence, Failed, Report};
@@ -22,6 +24,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         .required(),
         check("programs load", &facts.socket_path, load).required(),
         check("sockets can be listed", &facts.socket_path, iterate).required(),
+        check(ITERATORS, &facts.iterators, |found| iterators(found)).required(),
         check("unread bytes", &facts.counts_unread, |counts| {
             unread(*counts)
         }),
@@ -186,6 +189,58 @@ fn iterate(report: &SocketPathReport) -> Check {
     })
 }
 
+const ITERATORS: &str = "iterators load";
+
+/// Of several that do not load, one that stops the path decides what it means.
+fn iterators(tried: &[(Iterators, Attempt)]) -> Check {
+    // By the kernel's words, which are often the same.
+    let mut refused = BTreeMap::<&str, Vec<Iterators>>::new();
+    for (one, attempt) in tried {
+        if let Attempt::Refused(Refusal {
+            error, objection, ..
+        }) = attempt
+        {
+            let words = objection.as_ref().unwrap_or(error);
+            refused.entry(words).or_default().push(*one);
+        }
+    }
+    let all = || refused.values().flatten().map(|one| without(*one));
+    let Some(worst) = all().find(Result::is_err).or_else(|| all().next()) else {
+        let names: Vec<_> = tried.iter().map(|(one, _)| one.name()).collect();
+        return Check::ok(ITERATORS, names.join(", "));
+    };
+    let found = refused.iter().map(|(words, these)| {
+        let names: Vec<_> = these.iter().map(|one| one.name()).collect();
+        format!("{}: {words}", names.join(", "))
+    });
+    let found = found.collect::<Vec<_>>().join("; ");
+    match worst {
+        Ok(limit) => Check::degraded(ITERATORS, found, limit),
+        Err(advice) => Check::missing(ITERATORS, found, advice),
+    }
+}
+
+/// What the socket path is without an object of iterators: limited, or not to be started.
+fn without(one: Iterators) -> Result<&'static str, &'static str> {
+    match one {
+        Iterators::Programs => {
+            Err("it could not be known which programs splice: run Linux 5.15 or later")
+        }
+        Iterators::Retire | Iterators::Release => {
+            Err("`beeline retire` and `beeline detach` need them: run Linux 5.15 or later")
+        }
+        Iterators::Adopt | Iterators::Earlier => Ok(
+            "live connections are not adopted: those that blocked when they were made, and those from \
+             before the agent, stay on the kernel path",
+        ),
+        Iterators::Holders => Ok("`beeline conns` cannot tell which process has a socket"),
+        Iterators::Keepalive => Ok(
+            "NAT may forget connections whose data is redirected for longer than connection tracking \
+             remembers",
+        ),
+    }
+}
+
 fn unread(counts: Option<bool>) -> Check {
     const NAME: &str = "unread bytes";
     match counts {
@@ -235,7 +290,7 @@ fn redirected_fionread(name: &'static str, fionread: &FionreadReport) -> Check {
 fn no_sockmap(name: &'static str, refusal: &Refusal) -> Check {
     Check::missing(
         name,
-        format!("refused: {}", words(refusal)),
+        format!("refused: {refusal}"),
         "run a kernel built with CONFIG_BPF_STREAM_PARSER=y (sockmaps)",
     )
 }

@@ -5,8 +5,9 @@ mod socket;
 
 use caps::CapsHashSet;
 use datapath::probe::{
-    AttachMode, Attached, Attempt, CgroupMounts, Feature, FionreadReport, Kind, PidNamespace,
-    Program, Read, RedirectReport, Refusal, SocketPathReport, TcpMemory, ThreadFiles, Tracing,
+    AttachMode, Attached, Attempt, CgroupMounts, Feature, FionreadReport, Iterators, Kind,
+    PidNamespace, Program, Read, RedirectReport, Refusal, SocketPathReport, TcpMemory, ThreadFiles,
+    Tracing,
 };
 
 use super::super::facts::{Fact, Facts};
@@ -50,6 +51,7 @@ fn good() -> Facts {
             load: Attempt::Works,
             iterate: Some(Attempt::Works),
         }),
+        iterators: Fact::Known(iterators_but(&[])),
         counts_unread: Fact::Known(Some(true)),
         fionread: Fact::Known(FionreadReport::Counts),
         redirect: Fact::Known(RedirectReport::Delivered(FionreadReport::Counts)),
@@ -75,6 +77,7 @@ fn seen_by_a_user() -> Facts {
         programs: Fact::NotTried(ROOT),
         features: Fact::NotTried(ROOT),
         socket_path: Fact::NotTried(ROOT),
+        iterators: Fact::NotTried(ROOT),
         fionread: Fact::NotTried(ROOT),
         redirect: Fact::NotTried(ROOT),
         self_test: Fact::NotTried(ROOT),
@@ -90,6 +93,15 @@ fn threads() -> ThreadFiles {
         hidden: 0,
         hidden_names: vec![],
     }
+}
+
+/// All iterators load but these.
+fn iterators_but(refused: &[Iterators]) -> Vec<(Iterators, Attempt)> {
+    let attempt = |one| match refused.contains(&one) {
+        true => refusal("no"),
+        false => Attempt::Works,
+    };
+    Iterators::ALL.map(|one| (one, attempt(one))).to_vec()
 }
 
 fn refusal(objection: &str) -> Attempt {

@@ -93,6 +93,26 @@ fn sockets_that_cannot_be_listed_cannot_be_detached() {
 }
 
 #[test]
+fn iterators_that_do_not_load_limit_or_stop_the_path() {
+    let facts = |refused: &[Iterators]| Facts {
+        iterators: Fact::Known(iterators_but(refused)),
+        ..good()
+    };
+    limited_by(&facts(&[Iterators::Keepalive]), "iterators load");
+    let facts = facts(&[Iterators::Adopt, Iterators::Release]);
+    stopped_by(&facts, "iterators load");
+    let report = judge(&facts);
+    let check = named(&report, "iterators load");
+    assert_eq!(check.found, "release, adopt: no");
+    assert!(
+        check
+            .advice
+            .as_ref()
+            .is_some_and(|advice| advice.contains("detach"))
+    );
+}
+
+#[test]
 fn fionread_of_a_plain_sockmap_is_told() {
     let facts = |report| Facts {
         fionread: Fact::Known(report),

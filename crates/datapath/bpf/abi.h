@@ -48,6 +48,7 @@ enum reason {
 	REASON_SHUT_DOWN, /* an end had shut this direction down: TCP has to answer the message */
 	REASON_RETIRED, /* taken back on request: detach, retire */
 	REASON_SMALL_WRITES, /* a stream of writes that TCP gathers into few segments */
+	REASON_URGENT, /* urgent data (MSG_OOB) was sent: only TCP keeps it apart */
 	REASON_RECEIVE_BUFFER, /* more would wait than the reader's SO_RCVBUF allows */
 	/* Either. */
 	REASON_EXCLUDED, /* a rule or the default leaves the connection to the kernel path */

@@ -27,6 +27,7 @@
 #include "lib/rules.h"
 #include "lib/small.h"
 #include "lib/sock.h"
+#include "lib/urgent.h"
 #include "lib/zero_copy.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -392,20 +393,36 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 /* Between accept() and fcntl() a socket blocks that will not block; its peer may send meanwhile. */
 #define GRACE_NS (100 * 1000 * 1000ULL)
 
-/* A packet tells that something goes on over the kernel path. A socket that is plain TCP again has
- * no more to pay.
- */
+/* A socket that is plain TCP again has no more to pay. */
+static __always_inline bool is_plain(struct bpf_sock_ops *ops, struct sock *sk, struct end *end)
+{
+	if (end && sock_psock(sk))
+		return false;
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags & ~CALLBACKS_OF_SEGMENTS);
+	return true;
+}
+
+/* A packet tells that something goes on over the kernel path. */
 static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct end *end = own_end(ops);
 
-	if (!end || !sock_psock(sk))
-		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags &
-						       ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	else if (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
-		leave_if_unfit(sk, end);
+	if (!is_plain(ops, sk, end) &&
+	    (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS))
+		leave_if_unfit(sk, end, 0);
 	if (end && ops->skb_len && waits_for_reader(end))
 		hold_sender(ops, sk, end, true);
+}
+
+/* A segment of data comes that is not just the next one, as urgent data never is. Its sender may be inside the
+ * call that sends it, and then has its socket's lock.
+ */
+static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
+{
+	struct end *end = own_end(ops);
+
+	if (!is_plain(ops, sk, end) && leaves_for(end, REASON_URGENT))
+		leave_if_unfit(sk, end, 1);
 }
 
 /* The connection of an enrolled socket is over. If nothing waits there, not even the end of the
@@ -462,7 +479,7 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
 	if (!end)
 		return;
 	if (ops->args[1] == BPF_TCP_FIN_WAIT1) {
-		leave_if_unfit(sk, end);
+		leave_if_unfit(sk, end, 0);
 	} else if (ops->args[1] == BPF_TCP_CLOSE) {
 		/* A socket may be disconnected, and live on. */
 		hold_sender(ops, sk, end, false);
@@ -519,6 +536,9 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 		return 1;
 	case BPF_SOCK_OPS_RTT_CB:
 		acknowledged(ops, sk);
+		return 1;
+	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+		packet_comes(ops, sk);
 		return 1;
 	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
 		packet_leaves(ops, sk);
@@ -702,6 +722,8 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	/* Of its start. */
 	if (rest)
 		bpf_msg_apply_bytes(msg, 0);
+	if (is_urgent() && go_away(end, REASON_URGENT))
+		return over_kernel_path(msg, end, REASON_URGENT);
 	if (end->tx == TX_KERNEL) {
 		if (!may_return(set, own, end, size))
 			return over_kernel_path(msg, end, REASON_NONE);

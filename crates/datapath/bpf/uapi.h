@@ -58,6 +58,7 @@ enum {
 };
 
 enum bpf_func_id {
+	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_set_retval = 187,
 };
 
@@ -90,12 +91,14 @@ enum {
 	BPF_SOCK_OPS_STATE_CB = 10,
 	BPF_SOCK_OPS_TCP_LISTEN_CB = 11,
 	BPF_SOCK_OPS_RTT_CB = 12,
+	BPF_SOCK_OPS_PARSE_HDR_OPT_CB = 13,
 	BPF_SOCK_OPS_HDR_OPT_LEN_CB = 14,
 };
 
 enum {
 	BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2,
 	BPF_SOCK_OPS_RTT_CB_FLAG = 1 << 3,
+	BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG = 1 << 4,
 	BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG = 1 << 6,
 };
 

@@ -209,6 +209,18 @@ struct task_struct {
 	struct io_uring_task *io_uring;
 };
 
+/* What a system call was called with: arch/x86/include/asm/ptrace.h, arch/arm64/include/asm/ptrace.h */
+struct pt_regs {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long r10;
+	unsigned long dx;
+	unsigned long orig_ax;
+#elif defined(__TARGET_ARCH_arm64)
+	__u64 regs[31];
+	__s32 syscallno;
+#endif
+};
+
 /* include/net/inet_connection_sock.h */
 struct tcp_ulp_ops;
 

@@ -178,6 +178,7 @@ named! {
         ShutDown = REASON_SHUT_DOWN "shut_down": "one end had shut this direction down: TCP answers the message",
         Retired = REASON_RETIRED "retired": "taken back on request",
         SmallWrites = REASON_SMALL_WRITES "small_writes": "it streams small writes, which TCP gathers into few segments",
+        Urgent = REASON_URGENT "urgent": "urgent data (MSG_OOB) was sent, which only TCP keeps apart",
         ReceiveBuffer = REASON_RECEIVE_BUFFER "receive_buffer": "more would wait than the reader's SO_RCVBUF allows, so TCP's window acts",
         Excluded = REASON_EXCLUDED "excluded": "a rule or the default leaves it to the kernel path",
         Option = REASON_OPTION "option": "it has an option that TCP's own calls alone honour: SO_ZEROCOPY, SO_RCVLOWAT, SO_PEEK_OFF, TCP_INQ, \

@@ -42,11 +42,21 @@ static __always_inline void is_out(struct end *end, struct conn *conn, struct ha
 		may_come_back(conn, client);
 }
 
+/* The connection leaves, for that reason. */
+static __always_inline bool leaves_for(struct end *end, enum reason reason)
+{
+	struct handshake client = client_view(end);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
+
+	return conn && conn->leaves == reason;
+}
+
 /* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
  * has set an option that TCP has to heed (invariant 2); or its connection leaves. The peer sends over
- * the kernel path, and when nothing waits here or is on its way, the psock goes.
+ * the kernel path, and when nothing waits here or is on its way, the psock goes. `senders` of the peer's threads
+ * are known to be inside a call whose message takes the kernel path.
  */
-static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
+static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int senders)
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct conn *conn;
@@ -74,7 +84,8 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 		peer_left = conn->client_left;
 	}
 	if (!may_leave(sk, calls_that_send(sk)) ||
-	    !all_inside_sleep(peer, peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET))
+	    !all_inside_sleep(peer, peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET,
+			      senders))
 		return;
 	bpf_map_delete_elem(&socks, &own);
 	if (conn->leaves)

@@ -45,12 +45,18 @@ static __always_inline int inside(struct sock *sk, int maps)
 	return READ(sk_psock, sock_psock(sk), refcnt.refs.counter) - maps;
 }
 
-/* Whoever is inside a call of the socket sleeps there. A sender that is between verdict and queue
- * does not, so none is: nothing is on its way from this socket. Without a psock nobody is inside.
+/* Whoever is inside a call of the socket sleeps there, but for at most `senders` that have its lock. A sender
+ * that is between verdict and queue does neither, so none is: nothing is on its way from this socket.
+ * Without a psock nobody is inside.
  */
-static __always_inline bool all_inside_sleep(struct sock *sk, int maps)
+static __always_inline bool all_inside_sleep(struct sock *sk, int maps, int senders)
 {
-	return !sock_psock(sk) || sleepers(sk) == inside(sk, maps);
+	int asleep = sleepers(sk), awake;
+
+	if (!sock_psock(sk))
+		return true;
+	awake = inside(sk, maps) - asleep;
+	return asleep >= 0 && (!awake || (awake == senders && READ(sock, sk, sk_lock.owned)));
 }
 
 /* Somebody has the socket: a softirq, or a call. */

@@ -1,0 +1,123 @@
+//! Urgent data (`MSG_OOB`) is what it is on plain TCP, also on a connection that was redirected (invariant 2).
+
+mod common;
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+
+use common::{Bed, Result, SOON, talk};
+use datapath::abi::Reason;
+use testbed::traffic::{pair, read_all, write_all};
+use testbed::{Cgroup, Node, kernel_test, wait_for};
+
+/// include/uapi/asm-generic/sockios.h
+const SIOCATMARK: libc::Ioctl = 0x8905;
+
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Send,
+    Sendmsg,
+    Sendmmsg,
+}
+
+fn urge(sock: &TcpStream, by: By, bytes: &[u8]) -> io::Result<usize> {
+    let (fd, flags) = (sock.as_raw_fd(), libc::MSG_OOB | libc::MSG_NOSIGNAL);
+    let mut piece = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: all zero is a valid, empty message.
+    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    message.msg_hdr.msg_iov = &raw mut piece;
+    message.msg_hdr.msg_iovlen = 1;
+    // SAFETY: the bytes and the message live.
+    let sent = unsafe {
+        match by {
+            By::Send => libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags),
+            By::Sendmsg => libc::sendmsg(fd, &raw const message.msg_hdr, flags),
+            By::Sendmmsg => match libc::sendmmsg(fd, &raw mut message, 1, flags) {
+                1 => isize::try_from(message.msg_len).expect("short"),
+                error => error as isize,
+            },
+        }
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+fn polls(sock: &TcpStream, events: i16) -> bool {
+    let mut poll = libc::pollfd {
+        fd: sock.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // SAFETY: one element, which lives.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+}
+
+fn urgent_byte(sock: &TcpStream) -> io::Result<u8> {
+    let mut byte = 0_u8;
+    // SAFETY: one byte, which lives.
+    let got = unsafe { libc::recv(sock.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_OOB) };
+    match got {
+        1 => Ok(byte),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `sockatmark(3)`.
+fn is_at_mark(sock: &TcpStream) -> bool {
+    let mut at: libc::c_int = 0;
+    // SAFETY: the request writes one integer to a live place.
+    let done = unsafe { libc::ioctl(sock.as_raw_fd(), SIOCATMARK, &raw mut at) };
+    assert_eq!(done, 0);
+    at == 1
+}
+
+/// The byte comes apart, where it stands in the stream, and the stream goes on without it.
+fn comes_apart(from: &TcpStream, to: &TcpStream, by: By) -> Result {
+    assert_eq!(urge(from, by, b"ab!")?, 3);
+    wait_for("urgent data", SOON, || polls(to, libc::POLLPRI))?;
+    assert_eq!(urgent_byte(to)?, b'!');
+    write_all(from, b"cd")?;
+    let mut got = [0; 2];
+    read_all(to, &mut got)?;
+    assert_eq!(&got, b"ab");
+    wait_for("the mark", SOON, || is_at_mark(to))?;
+    read_all(to, &mut got)?;
+    assert_eq!(&got, b"cd");
+    Ok(())
+}
+
+kernel_test! {
+    fn first_urgent_data_comes_apart(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for by in [By::Send, By::Sendmsg, By::Sendmmsg] {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            talk(&a, &b)?;
+            assert!(bed.ends()?.iter().all(|end| end.end.redirected_bytes > 0));
+            let context = |error| format!("{by:?}: {error}");
+            comes_apart(&a, &b, by).map_err(context)?;
+            comes_apart(&b, &a, by).map_err(context)?;
+            comes_apart(&a, &b, by).map_err(context)?;
+            drop((a, b));
+            bed.emptied()?;
+        }
+        assert!(bed.totals()?.count(Reason::Urgent) >= 3);
+        Ok(())
+    }
+
+    /// Over loopback the segment comes while its sender is inside the call.
+    fn over_loopback_as_well(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let web = node.pod("web")?;
+        let (a, b) = pair(&web, &web, web.ip())?;
+        talk(&a, &b)?;
+        assert!(bed.ends()?.iter().all(|end| end.end.redirected_bytes > 0));
+        comes_apart(&a, &b, By::Send)?;
+        comes_apart(&b, &a, By::Send)
+    }
+}

@@ -278,11 +278,15 @@ static __always_inline bool remember(struct bpf_sock_ops *ops, struct handshake 
 static __always_inline void client_waits(struct bpf_sock_ops *ops, struct sock *sk,
 					 struct offer *offer, __u32 generation)
 {
+	struct bpf_sock *ctx_sk = ops->sk;
 	struct handshake own = own_handshake(ops);
 
-	if (remember(ops, own, connecting_program(ops), offer->queue_limit, END_CLIENT) &&
-	    note_client(own, sk, bpf_get_socket_cookie(ops), generation))
+	if (!ctx_sk || !remember(ops, own, connecting_program(ops), offer->queue_limit, END_CLIENT))
+		return;
+	if (note_client(own, sk, bpf_get_socket_cookie(ops), generation))
 		offer->client_waits = 1;
+	else /* a twin waits, and is not to be taken for this one */
+		bpf_sk_storage_delete(&ends, ctx_sk);
 }
 
 static __always_inline void server_waits(struct bpf_sock_ops *ops, struct sock *sk,

@@ -17,10 +17,11 @@ use common::{
     set_option,
 };
 use datapath::abi::{Handshake, Mode, Reason};
+use datapath::adopt::Adopter;
 use datapath::earlier::Earlier;
 use socket2::{Domain, Socket, Type};
 use testbed::isolate::TEST_CGROUP;
-use testbed::traffic::{STALL, SocketOptions, accept, options};
+use testbed::traffic::{STALL, SocketOptions, accept, options, read_all, write_all};
 use testbed::{Cgroup, NetNs, Node, Pod, kernel_test, wait_for};
 
 const CLIENT_PORT: u16 = 4000;
@@ -333,6 +334,65 @@ kernel_test! {
         assert_eq!(find()?.len(), 1);
         exchange(&a, &b, BYTES)
             .map(drop)
+    }
+
+    /// Beeline was off when its SYN came.
+    fn twin_without_an_offer_takes_no_record(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        let a = sides[0].connect()?;
+        let b = accept(&real)?;
+        let twin = only(&bed)?;
+        let forged = sides[1].listen_as(twin)?;
+        let held = sides[1].hold()?;
+        bed.set_mode(Mode::Off)?;
+        let c = sides[1].connect_as(twin)?;
+        bed.set_mode(Mode::On)?;
+        held.end()?;
+        let d = accept(&forged)?;
+        assert_eq!(only(&bed)?, twin);
+        for (a, b) in [(&a, &b), (&c, &d)] {
+            exchange(a, b, BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// The first waits to be adopted when the second has its handshake.
+    fn twin_of_a_connection_that_waits_is_not_mispaired(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        // Their listeners block, and no socket does that is accepted.
+        real.set_nonblocking(false)?;
+        let a = sides[0].connect()?;
+        let b = accept(&real)?;
+        let twin = bed.waiting()[0];
+        let forged = sides[1].listen_as(twin)?;
+        forged.set_nonblocking(false)?;
+        let c = sides[1].connect_as(twin)?;
+        let d = accept(&forged)?;
+        // Another one in the namespaces of the twin is looked at with it.
+        let (other, addr) = sides[1].web.listen((sides[1].web.ip(), 0))?;
+        other.set_nonblocking(false)?;
+        let e = sides[1].client.connect(addr)?;
+        let f = accept(&other)?;
+        // What it has not read keeps the first one from being adopted before the twin is looked at.
+        write_all(&b, b"hello")?;
+        wait_for("the data", SOON, || a.peek(&mut [0]).is_ok())?;
+        adopter.look()?;
+        read_all(&a, &mut [0; 5])?;
+        adopter.look()?;
+        exchange(&a, &b, BYTES)?;
+        let redirected: u64 = bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum();
+        assert!(redirected > BYTES, "{redirected} bytes");
+        for (a, b) in [(&c, &d), (&e, &f)] {
+            exchange(a, b, BYTES)?;
+        }
+        drop((a, b, c, d, e, f));
+        bed.emptied()?;
+        Ok(())
     }
 
     fn twins_in_their_handshake_are_not_mispaired(cgroup: &Cgroup) -> Result {

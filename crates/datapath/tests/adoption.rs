@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{Bed, Result, SOON, exchange, expect_reasons, seed};
+use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_reasons, seed, set_option};
 use datapath::abi::{Mode, Reason, Totals};
 use datapath::adopt::Adopter;
 use testbed::traffic::pattern::Pattern;
@@ -174,6 +174,58 @@ kernel_test! {
         assert_eq!(&reader.join().expect("it panicked")?, b"hello");
         adopter.look()?;
         assert_eq!(bed.totals()?.paired, 1);
+        Ok(())
+    }
+
+    fn connection_with_an_option_waits(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        unblock(&pair)?;
+        for (mark, sockets) in [(2, 0), (1, 2)] {
+            // The client's end comes first.
+            set_option(&pair.0, libc::SOL_SOCKET, libc::SO_RCVLOWAT, mark)?;
+            adopter.look()?;
+            assert_eq!(enrolled(&bed), sockets);
+        }
+        Ok(())
+    }
+
+    /// Until then nobody knows whether it will block.
+    fn connection_that_was_not_accepted_waits(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let listener = stage.web.run(|| TcpListener::bind((stage.web.ip(), 0)))??;
+        let addr = listener.local_addr()?;
+        let a = stage.client.run(|| TcpStream::connect(addr))??;
+        a.set_nonblocking(true)?;
+        wait_for("the server's end", SOON, || bed.offers().is_empty())?;
+        adopter.look()?;
+        assert_eq!(enrolled(&bed), 0);
+        let b = listener.accept()?.0;
+        b.set_nonblocking(true)?;
+        adopter.look()?;
+        assert_eq!(enrolled(&bed), 2);
+        Ok(())
+    }
+
+    fn what_is_in_flight_at_the_adoption_is_read_first(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        let lost = Dropping::arriving(&stage.client, PLAIN_ACKS)?;
+        traffic::write_all(&pair.1, b"old")?;
+        unblock(&pair)?;
+        adopter.look()?;
+        assert_eq!(enrolled(&bed), 2);
+        traffic::write_all(&pair.1, b"new")?;
+        lost.end()?;
+        let mut got = [0; 6];
+        traffic::read_all(&pair.0, &mut got)?;
+        assert_eq!(&got, b"oldnew");
         Ok(())
     }
 

@@ -312,6 +312,16 @@ kernel_test! {
         Ok(())
     }
 
+    fn sender_that_no_reader_keeps_waiting_is_not_held(cgroup: &Cgroup) -> Result {
+        let Stream { bed: _bed, _pods, a, b: _b, mut to_b, .. } = Stream::open(cgroup)?;
+        // Nothing is acknowledged.
+        let _lost = Dropping::arriving(&_pods.1[1], PLAIN_ACKS)?;
+        a.set_nonblocking(false)?;
+        stream::send_from(&a, &mut to_b, 1000, 1000)?;
+        assert_eq!(low_water(&a), 0);
+        Ok(())
+    }
+
     /// What is under way has to be read before the direction can return.
     fn little_is_under_way_only_while_the_reader_is_behind(cgroup: &Cgroup) -> Result {
         let Stream { bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
@@ -371,10 +381,16 @@ kernel_test! {
         let _bed = bed(cgroup)?;
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, _b) = pair(&client, &web, web.ip())?;
-        common::set_option(&a, libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT, 5000)?;
-        fill(&mut a, &mut Pattern::new(1))?;
-        assert_eq!(low_water(&a), 5000);
+        // The second one is what Beeline would set.
+        for mark in [5000, 1] {
+            let (mut a, b) = pair(&client, &web, web.ip())?;
+            common::set_option(&a, libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT, mark)?;
+            let filled = fill(&mut a, &mut Pattern::new(1))?;
+            assert_eq!(low_water(&a), mark);
+            read_exactly(&b, &mut Pattern::new(1), filled)?;
+            wait_for("all to arrive", SOON, || common::unsent(&a) == 0)?;
+            assert_eq!(low_water(&a), mark);
+        }
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use common::part::{MESSAGE, Part, Player};
 use common::{
     Bed, LARGE, Result, exchange, exchange_in, expect_bytes, expect_connections, expect_reasons,
-    one_way, seed,
+    one_way, seed, talk,
 };
 use datapath::abi::Reason;
 use testbed::traffic::{SocketOptions, accept, pair, read_all, rr, stream};
@@ -120,6 +120,31 @@ kernel_test! {
         let bytes = exchange(&a, &b, LARGE)?;
         drop((a, b));
         bed.all_redirected(1, bytes)
+    }
+
+    /// As after accept() and before fcntl(), while something is sent already.
+    fn server_that_blocks_for_a_moment_stays_enrolled(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        // On a busy host the moment may be longer than what a socket is granted.
+        for _ in 0..100 {
+            let a = client.connect(addr)?;
+            let b = accept(&listener)?;
+            b.set_nonblocking(false)?;
+            talk(&a, &b)?;
+            talk(&a, &b)?;
+            b.set_nonblocking(true)?;
+            let ends = bed.ends()?;
+            assert!(ends.iter().all(|end| end.end.redirected_bytes == 0));
+            if ends.iter().all(|end| end.has_psock == 1) {
+                return Ok(());
+            }
+            drop((a, b));
+            bed.emptied()?;
+        }
+        panic!("each left");
     }
 
     fn two_hundred_connections_at_once_do_not_mix(cgroup: &Cgroup) -> Result {

@@ -2,13 +2,17 @@
 
 mod common;
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Bed, Result, SOON, seed, talk};
+use common::{Bed, Dropping, Result, SOON, seed, talk};
 use datapath::abi::{EndRecord, Reason};
+use rustix::process::Pid;
+use rustix::thread::gettid;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{pair, stream};
 use testbed::{Cgroup, Node, kernel_test, traffic, wait_for};
@@ -26,6 +30,19 @@ fn serve(sock: TcpStream, seed: u64) -> Result {
     assert_eq!(traffic::read(&sock, &mut request)?, 0);
     stream::send(&sock, seed, ANSWER, 4096)?;
     Ok(())
+}
+
+/// How often a thread of this process has gone to sleep; none when it is over.
+fn sleeps(thread: Pid) -> Option<u64> {
+    let file = format!("/proc/self/task/{}/status", thread.as_raw_nonzero());
+    let text = fs::read_to_string(file).ok()?;
+    let mut lines = text.lines();
+    lines.find_map(|line| {
+        line.strip_prefix("voluntary_ctxt_switches:")?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 /// Reads to the end with plain blocking calls: no polling, no deadline, no second try.
@@ -68,6 +85,33 @@ kernel_test! {
         assert_eq!(totals.paired, COUNT);
         assert_eq!(totals.closed_redirected_bytes, 0);
         assert!(totals.count(Reason::Blocking) >= COUNT);
+        Ok(())
+    }
+
+    /// The kernel wakes the reader for it (tcp_rcv_state_process, net/ipv4/tcp_input.c).
+    fn blocking_read_goes_on_when_the_fin_is_acknowledged(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        a.set_nonblocking(false)?;
+        a.set_read_timeout(None)?;
+        let lost = Dropping::arriving(&web, "tcp flags fin")?;
+        a.shutdown(Shutdown::Write)?;
+        let (tell, told) = mpsc::channel();
+        let reader = thread::spawn(move || -> Result<[u8; 6]> {
+            tell.send(gettid())?;
+            let mut got = [0; 6];
+            a.read_exact(&mut got)?;
+            Ok(got)
+        });
+        let thread = told.recv()?;
+        wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
+        let before = sleeps(thread);
+        lost.end()?;
+        wait_for("the acknowledgement", SOON, || reader.is_finished() || sleeps(thread) > before)?;
+        traffic::write_all(&b, b"answer")?;
+        assert_eq!(&reader.join().expect("it panicked")?, b"answer");
         Ok(())
     }
 
@@ -121,6 +165,20 @@ kernel_test! {
             assert_eq!(got, b"before");
         }
         wait_for("the end", common::SOON, || bed.enrolled().is_empty())?;
+        Ok(())
+    }
+
+    /// Until then the peer knows nothing of it.
+    fn send_after_shutdown_fails_before_the_fin_arrives(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        let _lost = Dropping::arriving(&web, "tcp flags fin")?;
+        a.shutdown(Shutdown::Write)?;
+        let refused = a.write(b"after").expect_err("the stream has ended");
+        assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
         Ok(())
     }
 

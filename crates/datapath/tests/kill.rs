@@ -8,8 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::part::{Part, Player};
-use common::{Bed, Result, SOON, disconnect, expect_connections, seed};
-use datapath::abi::Reason;
+use common::{Bed, Dropping, Result, SOON, disconnect, expect_connections, seed, talk};
+use datapath::abi::{Mode, Reason};
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, pair, read, read_all, write_all};
@@ -214,6 +214,39 @@ kernel_test! {
             read_all(&a, &mut got)?;
             Ok(got)
         })
+    }
+
+    /// As what it was, though it has another connection.
+    fn socket_that_connects_again_is_not_listed(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let a = client.connect(addr)?;
+        let first = accept(&listener)?;
+        disconnect(&a)?;
+        drop(first);
+        bed.emptied()?;
+        bed.set_mode(Mode::Off)?;
+        let _ = SockRef::from(&a).connect(&addr.into());
+        let _second = accept(&listener)?;
+        Ok(wait_for("the end of the record", SOON, || bed.ends().is_ok_and(|ends| ends.is_empty()))?)
+    }
+
+    /// The peer does not know yet.
+    fn nothing_is_redirected_to_a_disconnected_socket(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        let redirected = || -> Result<u64> { Ok(bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum()) };
+        let before = redirected()?;
+        let _lost = Dropping::arriving(&client, "tcp flags rst")?;
+        disconnect(&b)?;
+        write_all(&a, b"hello")?;
+        assert_eq!((redirected()?, bed.totals()?.count(Reason::PeerGone)), (before, 1));
+        Ok(())
     }
 
     fn writes_after_the_peer_closed_fail(cgroup: &Cgroup) -> Result {

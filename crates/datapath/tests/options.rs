@@ -91,4 +91,20 @@ kernel_test! {
         assert_eq!(&got, b"hellohello");
         Ok(())
     }
+
+    /// TCP would keep back what is less than the mark, although more than that is there.
+    fn low_water_mark_counts_what_waits_already(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        write_all(&a, b"hello")?;
+        set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 10)?;
+        write_all(&a, b"hello")?;
+        let mut got = [0; 10];
+        read_all(&b, &mut got)?;
+        assert_eq!(&got, b"hellohello");
+        Ok(())
+    }
 }

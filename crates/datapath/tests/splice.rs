@@ -6,7 +6,9 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::part::{MESSAGE, Part, Player};
@@ -160,6 +162,23 @@ kernel_test! {
         let program = programs.of(python.pid())?.ok_or("it runs")?;
         assert_eq!(bed.verdict(program)?, Verdict::NeverSplices);
         Ok(())
+    }
+
+    /// Either may accept, so that neither is taken for the server; both would fit.
+    fn listener_that_two_programs_have_is_left_alone(cgroup: &Cgroup) -> Result {
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let its = Stdio::from(listener.as_fd().try_clone_to_owned()?);
+        let mut other = Command::new("sleep").arg("60").stdin(its).spawn()?;
+        let bed = Bed::on(cgroup)?;
+        let sleep = Programs::load(&bed, |_| true)?.of(other.id())?.ok_or("it runs")?;
+        bed.set_verdict(sleep, Verdict::NeverSplices)?;
+        let connected = client.connect(addr);
+        other.kill()?;
+        other.wait()?;
+        drop((connected?, accept(&listener)?));
+        bed.none_enrolled(&[(Reason::UnknownProgram, 1)])
     }
 
     fn listener_from_before_is_known(cgroup: &Cgroup) -> Result {

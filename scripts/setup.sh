@@ -137,6 +137,7 @@ find_missing() {
         need iptables iptables
         need curl curl
         need pgrep procps
+        need python3 python3
         need promtool prometheus
         need tcpdump tcpdump
         need podman podman

@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{Bed, Result, SOON, exchange, expect_reasons, seed, set_option};
+use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_reasons, seed, set_option};
 use datapath::abi::{Mode, Reason, Totals};
 use datapath::adopt::Adopter;
 use testbed::traffic::pattern::Pattern;
@@ -211,15 +211,21 @@ kernel_test! {
         Ok(())
     }
 
-    fn half_closed_connection_is_left_alone(cgroup: &Cgroup) -> Result {
+    fn what_is_in_flight_at_the_adoption_is_read_first(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let adopter = Adopter::load(&bed)?;
         let stage = Stage::new()?;
         let pair = stage.blocking_pair()?;
-        stream::finish(&pair.0)?;
+        let lost = Dropping::arriving(&stage.client, PLAIN_ACKS)?;
+        traffic::write_all(&pair.1, b"old")?;
         unblock(&pair)?;
         adopter.look()?;
-        assert_eq!(enrolled(&bed), 0);
+        assert_eq!(enrolled(&bed), 2);
+        traffic::write_all(&pair.1, b"new")?;
+        lost.end()?;
+        let mut got = [0; 6];
+        traffic::read_all(&pair.0, &mut got)?;
+        assert_eq!(&got, b"oldnew");
         Ok(())
     }
 

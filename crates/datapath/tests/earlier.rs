@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
@@ -164,6 +164,17 @@ kernel_test! {
         traffic::read_all(&read_late.1, &mut [0; 5])?;
         assert_eq!((late.look()?, late.bed.totals()?.paired), (0, 3));
         expect_redirected(&late, vec![fresh, used, read_late])
+    }
+
+    /// The server's end of some is seen before the client's.
+    fn connections_within_a_namespace_are_enrolled(cgroup: &Cgroup) -> Result {
+        const COUNT: usize = 20;
+        let stage = Stage::new()?;
+        let pair = || traffic::pair(&stage.client, &stage.client, Ipv4Addr::LOCALHOST);
+        let _pairs = (0..COUNT).map(|_| pair()).collect::<Result<Vec<_>, _>>()?;
+        let late = Late::on(cgroup)?;
+        assert_eq!((late.look()?, late.bed.totals()?.paired), (COUNT, COUNT as u64));
+        Ok(())
     }
 
     /// Two nodes with equal addresses, and ends that know each other by others than their own.

@@ -232,6 +232,26 @@ kernel_test! {
         Ok(())
     }
 
+    fn either_end_that_is_not_known_is_enough(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let child = cgroup.child("unknown")?;
+        let id = cgroup.path().metadata()?.ino();
+        let mut tables = Tables::new(&[true], false);
+        tables.ask_for(Dimension::LocalWorkload, RuleSet::default());
+        tables.answer(RuleAnswer::cgroup(Dimension::LocalWorkload, id), RuleSet::default());
+        put(&bed, &tables)?;
+        for (of_server, of_client) in [(&child, cgroup), (cgroup, &child)] {
+            // A socket belongs to the cgroup that its maker was in.
+            of_server.enter()?;
+            let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+            of_client.enter()?;
+            let client = traffic::connect(addr)?;
+            cgroup.enter()?;
+            drop((client, traffic::accept(&listener)?));
+        }
+        bed.none_enrolled(&[(Reason::UnknownWorkload, 2)])
+    }
+
     /// The client's end is not known, and a rule may match it.
     fn exclusion_by_the_server_counts_whatever_is_known_of_the_client(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;

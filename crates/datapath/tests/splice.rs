@@ -164,7 +164,7 @@ kernel_test! {
         Ok(())
     }
 
-    /// Either may accept.
+    /// Either may accept, so that neither is taken for the server; both would fit.
     fn listener_that_two_programs_have_is_left_alone(cgroup: &Cgroup) -> Result {
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
@@ -172,6 +172,8 @@ kernel_test! {
         let its = Stdio::from(listener.as_fd().try_clone_to_owned()?);
         let mut other = Command::new("sleep").arg("60").stdin(its).spawn()?;
         let bed = Bed::on(cgroup)?;
+        let sleep = Programs::load(&bed, |_| true)?.of(other.id())?.ok_or("it runs")?;
+        bed.set_verdict(sleep, Verdict::NeverSplices)?;
         let connected = client.connect(addr);
         other.kill()?;
         other.wait()?;

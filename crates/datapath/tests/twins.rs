@@ -21,7 +21,7 @@ use datapath::adopt::Adopter;
 use datapath::earlier::Earlier;
 use socket2::{Domain, Socket, Type};
 use testbed::isolate::TEST_CGROUP;
-use testbed::traffic::{STALL, SocketOptions, accept, options};
+use testbed::traffic::{STALL, SocketOptions, accept, options, read_all, write_all};
 use testbed::{Cgroup, NetNs, Node, Pod, kernel_test, wait_for};
 
 const CLIENT_PORT: u16 = 4000;
@@ -378,9 +378,12 @@ kernel_test! {
         other.set_nonblocking(false)?;
         let e = sides[1].client.connect(addr)?;
         let f = accept(&other)?;
-        for _ in 0..2 {
-            adopter.look()?;
-        }
+        // What it has not read keeps the first one from being adopted before the twin is looked at.
+        write_all(&b, b"hello")?;
+        wait_for("the data", SOON, || a.peek(&mut [0]).is_ok())?;
+        adopter.look()?;
+        read_all(&a, &mut [0; 5])?;
+        adopter.look()?;
         exchange(&a, &b, BYTES)?;
         let redirected: u64 = bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum();
         assert!(redirected > BYTES, "{redirected} bytes");

@@ -23,6 +23,7 @@ fn main() {
         "earlier",
         "keepalive",
         "tls",
+        "splice",
         "probe",
     ] {
         build("bpf", name, &out);

@@ -29,6 +29,7 @@ mod release;
 pub mod rules;
 pub mod selftest;
 pub mod socket;
+pub mod splice;
 
 pub use error::{Error, Result};
 pub use maps::{Maps, Size};

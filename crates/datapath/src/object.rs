@@ -51,6 +51,10 @@ pub(crate) static KEEPALIVE: &Elf<[u8]> = &Elf(*include_bytes!(concat!(
 /// What keeps kernel TLS off enrolled sockets.
 pub(crate) static TLS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/tls.bpf.o")));
 
+/// What tells of sockets that are spliced from.
+pub(crate) static SPLICE: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/splice.bpf.o")));
+
 /// Iterators over processes and their listeners.
 pub(crate) static PROGRAMS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/programs.bpf.o")));

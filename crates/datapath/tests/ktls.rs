@@ -4,13 +4,14 @@
 mod common;
 
 use std::io::{self, ErrorKind, Read};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 use common::{Bed, Result, SOON, talk, unread};
 use datapath::abi::Reason;
+use datapath::adopt::Adopter;
 use datapath::drain::{self, Outcome};
 use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo};
 use libbpf_rs::{ProgramAttachType, libbpf_sys};
@@ -147,7 +148,57 @@ fn next_one_enciphers(bed: &Bed, client: &Pod, web: &Pod) -> Result {
     Ok(())
 }
 
+/// What `TCP_ULP` comes to with a protocol that every kernel with Multipath TCP has, and gives to nobody.
+fn ask_for_mptcp(sock: &TcpStream) -> Option<i32> {
+    let refused = set(sock, libc::SOL_TCP, TCP_ULP, b"mptcp");
+    refused.expect_err("nobody gets it").raw_os_error()
+}
+
 kernel_test! {
+    fn any_protocol_is_refused_once(cgroup: &Cgroup) -> Result {
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (plain, _peer) = pair(&client, &web, web.ip())?;
+        let as_tcp = ask_for_mptcp(&plain);
+        assert_ne!(as_tcp, Some(libc::ENOENT));
+        let bed = Bed::on(cgroup)?;
+        assert_eq!(ask_for_mptcp(&plain), as_tcp);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        assert_eq!(ask_for_mptcp(&a), Some(libc::ENOENT));
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        assert_eq!(ask_for_mptcp(&a), as_tcp);
+        assert_eq!(bed.totals()?.count(Reason::Ulp), 1);
+        Ok(())
+    }
+
+    /// It blocked, so that it was not enrolled, and does not any more.
+    #[ignore = "needs a kernel with TLS"]
+    fn connection_that_has_it_is_not_adopted(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let listener = web.run(|| TcpListener::bind((web.ip(), 0)))??;
+        let addr = listener.local_addr()?;
+        let a = client.run(|| TcpStream::connect(addr))??;
+        let b = listener.accept()?.0;
+        bed.wait_reason(Reason::Blocking, 1)?;
+        for sock in [&a, &b] {
+            begin(sock)?;
+            sock.set_nonblocking(true)?;
+        }
+        adopter.look()?;
+        assert_eq!(bed.enrolled().len(), 0);
+        for sock in [&a, &b] {
+            encipher(sock)?;
+            decipher(sock)?;
+        }
+        carries(&a, &b)?;
+        carries(&b, &a)
+    }
+
     /// As OpenSSL asks for it, when it is given the socket.
     #[ignore = "needs a kernel with TLS"]
     fn asked_for_before_anything_is_sent(cgroup: &Cgroup) -> Result {

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::thread;
 
 use common::{Bed, Result, SOON, set_option, talk};
 use datapath::abi::Reason;
@@ -135,6 +136,34 @@ kernel_test! {
             assert_eq!(&got, b"hello");
             Ok(())
         })??;
+        bed.none_enrolled(&[(Reason::IoUring, 1)])
+    }
+
+    /// In a process of its own, as the first thread of this one runs no test.
+    fn ring_of_the_first_thread_counts(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        client.run(|| {
+            // SAFETY: the child only makes a ring and a thread that connects, and ends.
+            match unsafe { libc::fork() } {
+                0 => {
+                    let ring = IoUring::new(8);
+                    let connected = thread::spawn(move || traffic::connect(addr).is_ok()).join();
+                    let well = ring.is_ok() && matches!(connected, Ok(true));
+                    // SAFETY: nothing of this process is to run on.
+                    unsafe { libc::_exit(i32::from(!well)) }
+                }
+                child => {
+                    let (mut status, how) = (0, 0);
+                    // SAFETY: the status is a live integer.
+                    let ended = unsafe { libc::waitpid(child, &raw mut status, how) };
+                    assert_eq!((ended, status), (child, 0), "the child");
+                }
+            }
+        })?;
+        drop(accept(&listener)?);
         bed.none_enrolled(&[(Reason::IoUring, 1)])
     }
 

@@ -12,6 +12,7 @@ mod reload;
 mod rules;
 mod serve;
 mod socket;
+mod splice;
 mod trace;
 
 use std::fs::{self, DirBuilder};

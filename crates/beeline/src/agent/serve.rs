@@ -64,7 +64,7 @@ pub(super) fn run(
     let maps = Arc::new(maps);
     let (listener, _removed) = control.listen()?;
     let (for_programs, for_workloads, for_adoption) = (maps.clone(), maps.clone(), maps.clone());
-    let (for_containers, for_keepalive) = (maps.clone(), maps.clone());
+    let (for_containers, for_keepalive, for_splices) = (maps.clone(), maps.clone(), maps.clone());
     tell_systemd();
     let hub = Hub::default();
     let desk = Desk {
@@ -83,6 +83,7 @@ pub(super) fn run(
     feed.follow(move |source, news| learn(&learning, source, news, &for_containers));
     thread::spawn(move || adopt::run(&adopting, &for_adoption));
     thread::spawn(move || keepalive::run(&for_keepalive));
+    thread::spawn(move || splice::run(&for_splices));
     thread::spawn(move || accept(&listener, &desk));
     thread::scope(|scope| {
         scope.spawn(|| hub.run(&maps));

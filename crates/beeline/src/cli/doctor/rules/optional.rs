@@ -8,17 +8,25 @@ use crate::cli::doctor::report::Check;
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     vec![
-        kind(facts, "fentry", |tracing| &tracing.fentry),
-        kind(facts, "LSM", |tracing| &tracing.lsm),
-        kind(facts, "kprobe", |tracing| &tracing.kprobe),
+        kind(facts, "fentry", |tracing| &tracing.fentry, FENTRY),
+        kind(facts, "LSM", |tracing| &tracing.lsm, NOTHING),
+        kind(facts, "kprobe", |tracing| &tracing.kprobe, NOTHING),
     ]
 }
 
-fn kind(facts: &Facts, name: &'static str, of: impl Fn(&Tracing) -> &Attempt) -> Check {
+/// What is missed without.
+const FENTRY: &str = "programs that splice unexpectedly are not noticed";
+const NOTHING: &str = "nothing of the socket path needs it";
+
+fn kind(
+    facts: &Facts,
+    name: &'static str,
+    of: impl Fn(&Tracing) -> &Attempt,
+    without: &str,
+) -> Check {
     check(name, &facts.tracing, |tracing| {
         check_attempt(name, of(tracing), "works", |words| {
-            let meaning = "refused (optional): nothing of the socket path needs it";
-            Check::refused(name, format!("{meaning} ({words})"))
+            Check::refused(name, format!("refused (optional): {without} ({words})"))
         })
     })
 }

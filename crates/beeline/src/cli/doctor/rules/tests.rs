@@ -193,13 +193,19 @@ fn refused_kinds_of_programs_that_nothing_needs_stop_nothing() {
         ..good()
     });
     assert!(report.can_run());
-    let check = named(&report, "fentry");
-    assert_eq!(check.status, Status::Refused);
-    assert!(
-        check
-            .found
-            .starts_with("refused (optional): nothing of the socket path needs it")
-    );
+    let without = [
+        (
+            "fentry",
+            "programs that splice unexpectedly are not noticed",
+        ),
+        ("LSM", "nothing of the socket path needs it"),
+    ];
+    for (name, without) in without {
+        let check = named(&report, name);
+        assert_eq!(check.status, Status::Refused);
+        let expected = format!("refused (optional): {without}");
+        assert!(check.found.starts_with(&expected), "{}", check.found);
+    }
 }
 
 #[test]

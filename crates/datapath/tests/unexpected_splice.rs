@@ -1,0 +1,50 @@
+//! A program that splices although its files do not show it is noticed where the kernel lets programs look at its
+//! functions (invariant 2). Needs such a kernel, so that this runs in `make test-kernels`.
+
+mod common;
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use common::{Bed, Result, SOON, talk};
+use datapath::abi::Reason;
+use datapath::splice::Splices;
+use testbed::traffic::{pair, write_all};
+use testbed::wait::wait_until;
+use testbed::{Cgroup, Node, kernel_test};
+
+/// splice(2) into a pipe, without waiting; how many bytes.
+fn splice(from: &TcpStream, into: &impl AsRawFd) -> io::Result<usize> {
+    let (from, into, none) = (from.as_raw_fd(), into.as_raw_fd(), ptr::null_mut());
+    // SAFETY: the descriptors live, and there are no offsets.
+    let got = unsafe { libc::splice(from, none, into, none, 4096, libc::SPLICE_F_NONBLOCK) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+kernel_test! {
+    #[ignore = "needs a kernel with fentry"]
+    fn takes_its_connection_back_and_leaves_the_next_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let splices = Splices::hear(&bed)?.map_err(|refusal| refusal.to_string())?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        let (_out, into) = io::pipe()?;
+        // It splices before there is anything, as whoever waits in poll(2) afterwards does.
+        let nothing = splice(&b, &into).expect_err("nothing is there");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(splices.poll(SOON)?, 1);
+        assert_eq!(bed.enrolled().len(), 0);
+        write_all(&a, b"hello")?;
+        let got = wait_until("the data", SOON, || splice(&b, &into).ok())?;
+        assert_eq!(got, 5);
+
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        assert_eq!(bed.totals()?.count(Reason::MaySplice), 1);
+        Ok(())
+    }
+}

@@ -92,7 +92,7 @@ pub(crate) fn open_sharing(
     let mut open = self::open(elf, name)?;
     for mut map in open.maps_mut() {
         let is = |other: &&str| *map.name() == **other;
-        if SHARED.iter().any(|shared| is(shared)) && !used.iter().any(is) {
+        if SHARED.iter().any(is) && !used.iter().any(is) {
             map.set_autocreate(false)
                 .map_err(Error::bpf("open the BPF object", name))?;
         }

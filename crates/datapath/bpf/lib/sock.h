@@ -91,12 +91,13 @@ static __always_inline bool is_blocking(struct sock *sk)
  */
 static __always_inline bool has_option(struct sock *sk)
 {
-	unsigned long options = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) |
-				1UL << bpf_core_enum_value(enum sock_flags, SOCK_RCVTSTAMP);
+	unsigned long flags = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY);
 
+	/* SO_TIMESTAMP */
+	flags |= 1UL << bpf_core_enum_value(enum sock_flags, SOCK_RCVTSTAMP);
 	return READ(sock, sk, sk_rcvlowat) > 1 || READ(sock, sk, sk_peek_off) >= 0 ||
 	       READ_BITS(tcp_sock, sk, recvmsg_inq) ||
-	       READ(sock, sk, __sk_common.skc_flags) & options || READ_BITS(sock, sk, sk_tsflags) ||
+	       READ(sock, sk, __sk_common.skc_flags) & flags || READ_BITS(sock, sk, sk_tsflags) ||
 	       READ(sock, sk, sk_max_pacing_rate) != UNPACED || READ(sock, sk, sk_filter);
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use super::options;
 use super::outcome::{Outcome, Seen, first_wrong, pattern};
@@ -271,16 +272,19 @@ fn close(fd: RawFd) -> Outcome {
     Outcome::from(sys!(libc::close(fd)))
 }
 
+/// Longer than a peer may delay its acknowledgement (`TCP_DELACK_MAX`, include/net/tcp.h).
+const LONGEST_DELAY: Duration = Duration::from_millis(300);
+
 /// `SIOCOUTQ`, when it is 0 or after longer than the peer may delay its acknowledgement.
 fn unsent(fd: RawFd) -> Outcome {
-    for _ in 0..300 {
+    let end = Instant::now() + LONGEST_DELAY;
+    loop {
         let unsent = sys::ask(fd, libc::TIOCOUTQ);
-        if unsent <= 0 {
+        if unsent <= 0 || Instant::now() > end {
             return Outcome::of(unsent);
         }
         sys!(libc::poll(ptr::null_mut(), 0, 1));
     }
-    Outcome::of(sys::ask(fd, libc::TIOCOUTQ))
 }
 
 /// The same socket after a journey through a Unix socket.

@@ -43,6 +43,11 @@ impl Past {
         }
     }
 
+    /// A process that has had a ring is left alone from its next connection on.
+    pub fn used_uring(&self) -> bool {
+        self.uring != [false; 2]
+    }
+
     /// Bytes that wait for this side.
     pub fn unread(&self, side: Side) -> u64 {
         self.sent[side.peer() as usize].saturating_sub(self.got[side as usize])

@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
     /// Runs it all, and leaves the worlds without a connection.
     pub fn all(&mut self, program: &Program) -> Result<Verdict> {
         let found = self.steps(program);
-        if found.is_err() || !self.clear() {
+        if found.is_err() || !self.clear() || self.past.used_uring() {
             self.worlds.iter_mut().for_each(|world| world.abandon());
         }
         let Some(found) = found? else {

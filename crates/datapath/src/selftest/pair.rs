@@ -176,14 +176,15 @@ impl Peer {
 
     /// Writes that many bytes, in writes of at most `piece`.
     pub(super) fn send(&mut self, bytes: usize, piece: usize) -> Outcome {
-        let mut left = bytes;
+        let (mut left, mut deadline) = (bytes, Instant::now() + PATIENCE);
         while left > 0 {
             if self.write(left.min(piece))? == 0 {
                 let sent = bytes - left;
-                wait(&self.sock, PollFlags::OUT)
+                wait_until(deadline, &self.sock, PollFlags::OUT)
                     .or_else(|e| call(format!("stuck after {sent} of {bytes} bytes: {e}")))?;
             } else {
                 left = left.saturating_sub(piece);
+                deadline = Instant::now() + PATIENCE;
             }
         }
         Ok(())
@@ -214,6 +215,7 @@ impl Peer {
     /// Reads that many bytes and compares them with what the other end sent.
     pub(super) fn receive(&mut self, bytes: usize) -> Outcome {
         let (mut left, mut buf) = (bytes, vec![0; PIECE]);
+        let mut deadline = Instant::now() + PATIENCE;
         while left > 0 {
             let most = left.min(PIECE);
             match self.sock.read(&mut buf[..most]) {
@@ -221,9 +223,10 @@ impl Peer {
                 Ok(n) => {
                     self.compare(&buf[..n])?;
                     left -= n;
+                    deadline = Instant::now() + PATIENCE;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    wait(&self.sock, PollFlags::IN).or_else(|e| {
+                    wait_until(deadline, &self.sock, PollFlags::IN).or_else(|e| {
                         data(format!("{left} of {bytes} bytes did not arrive: {e}"))
                     })?;
                 }
@@ -285,7 +288,17 @@ fn byte(at: u64) -> u8 {
 }
 
 fn wait(fd: impl AsFd, events: PollFlags) -> io::Result<()> {
-    let timeout = Timespec::try_from(PATIENCE).expect("a few seconds");
+    wait_until(Instant::now() + PATIENCE, fd, events)
+}
+
+/// A socket in a sockmap may be ready for ever and still have nothing: Linux 6.17, whose copied_seq counts
+/// redirected bytes.
+fn wait_until(deadline: Instant, fd: impl AsFd, events: PollFlags) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    let timeout = Timespec::try_from(left).expect("a few seconds");
     match poll(&mut [PollFd::new(&fd, events)], Some(&timeout))? {
         0 => Err(ErrorKind::TimedOut.into()),
         _ => Ok(()),

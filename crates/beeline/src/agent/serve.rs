@@ -22,6 +22,7 @@ use super::keepalive;
 use super::privileges;
 use super::reload::{Cause, Live};
 use super::socket::{self, ControlSocket};
+use super::splice;
 use super::trace::Hub;
 use crate::config::Watch;
 use crate::control::{self, AgentInfo, Request};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{
     Bed, Connection, Result, SOON, on_both_paths, poll, set_option, talk, tcp_info, unsent,
 };
-use datapath::abi::Reason;
+use datapath::abi::{EndRecord, Reason};
 use socket2::{SockFilter, SockRef};
 use testbed::traffic::{accept, options, pair, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
@@ -60,6 +60,19 @@ fn is_readable(sock: &TcpStream) -> bool {
     poll(sock, libc::POLLIN, Duration::ZERO) != 0
 }
 
+/// Both ends of that client's connection; those of an earlier one may still be there.
+fn ends(bed: &Bed, client: &TcpStream) -> Result<Vec<EndRecord>> {
+    let port = client.local_addr()?.port();
+    let mut ends = bed.ends()?;
+    ends.retain(|end| [end.endpoints.local_port, end.endpoints.remote_port].contains(&port));
+    Ok(ends)
+}
+
+fn redirected(bed: &Bed, client: &TcpStream) -> Result<u64> {
+    let ends = ends(bed, client)?;
+    Ok(ends.iter().map(|end| end.end.redirected_bytes).sum())
+}
+
 kernel_test! {
     fn socket_that_has_one_before_it_connects_is_left_alone(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
@@ -87,14 +100,13 @@ kernel_test! {
         for (name, set) in OPTIONS {
             let (a, b) = pair(&client, &web, web.ip())?;
             talk(&a, &b)?;
-            let before: u64 = bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum();
+            let before = redirected(&bed, &a)?;
             set(b.as_fd())?;
             // The acknowledgement of the first message is the packet with which it leaves.
             talk(&a, &b)?;
             talk(&a, &b)?;
-            let ends = bed.ends()?;
-            assert_eq!(ends.iter().map(|end| end.end.redirected_bytes).sum::<u64>(), before, "{name}");
-            let left = || bed.ends().is_ok_and(|ends| ends.iter().any(|end| !end.end.is_client() && end.has_psock == 0));
+            assert_eq!(redirected(&bed, &a)?, before, "{name}");
+            let left = || ends(&bed, &a).is_ok_and(|ends| ends.iter().any(|end| !end.end.is_client() && end.has_psock == 0));
             wait_for(name, SOON, left)?;
             drop((a, b));
             bed.emptied()?;

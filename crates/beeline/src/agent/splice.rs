@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use datapath::splice::Splices;
 use datapath::{Maps, Result};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// From one look for news to the next, if there are none.
 const LISTEN: Duration = Duration::from_secs(1);
@@ -17,12 +17,9 @@ pub(super) fn run(maps: &Maps) {
 }
 
 fn listen(maps: &Maps) -> Result<()> {
-    let splices = match Splices::hear(maps)? {
-        Ok(splices) => splices,
-        Err(refusal) => {
-            debug!("programs that splice unexpectedly are not noticed: {refusal}");
-            return Ok(());
-        }
+    // `beeline doctor` says what that means.
+    let Ok(splices) = Splices::hear(maps)? else {
+        return Ok(());
     };
     loop {
         let retired = splices.poll(LISTEN)?;

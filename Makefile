@@ -63,7 +63,7 @@ test-deb: ## Install, upgrade and remove the Debian package under live connectio
 	$(CARGO) test --package beeline --test deb --locked --no-run
 	$(CARGO) --as-root test --package beeline --test deb --locked -- --include-ignored
 
-test-kernels: ## Run the datapath's tests on other kernels, in QEMU, and write docs/kernels.md (an hour)
+test-kernels: ## Run the datapath's tests on other kernels, in QEMU, and write docs/kernels.md (hours)
 	scripts/setup.sh kernels
 	scripts/kernels/test $(KERNELS)
 

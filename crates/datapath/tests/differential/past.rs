@@ -13,9 +13,12 @@ pub struct Past {
     pub got: [u64; 2],
     pub shut: [bool; 2],
     pub closed: [bool; 2],
-    /// Closed or disconnected while bytes were unread; or before bytes came, while io_uring, which lets
-    /// go of a file a moment later, may still have held the socket open.
+    /// Closed or disconnected while bytes were unread; or before bytes came, while the socket may still
+    /// have been held open: by io_uring, which lets go of a file a moment later, or by a thread that waits
+    /// for events.
     pub closed_unread: bool,
+    /// Waited for events.
+    waited: [bool; 2],
     /// Used io_uring.
     uring: [bool; 2],
     pub oob: bool,
@@ -68,7 +71,7 @@ impl Past {
             Call::Send { by, flags, .. } => {
                 let kept = *by == SendBy::Sendmsg || *by == SendBy::Send || *by == SendBy::IoUring;
                 let peer = side.peer() as usize;
-                self.closed_unread |= self.closed[peer] && self.uring[peer];
+                self.closed_unread |= self.closed[peer] && (self.uring[peer] || self.waited[peer]);
                 self.uring[own] |= *by == SendBy::IoUring;
                 self.oob |= flags & libc::MSG_OOB != 0;
                 self.zero_copy[own] |= kept && flags & libc::MSG_ZEROCOPY != 0;
@@ -78,6 +81,7 @@ impl Past {
                 by: RecvBy::IoUring | RecvBy::IoUringMultishot,
                 ..
             } => self.uring[own] = true,
+            Call::Wait(_) => self.waited[own] = true,
             Call::Shutdown(_) => self.shut[own] = true,
             Call::Close | Call::Abort | Call::Disconnect => {
                 self.closed[own] = true;

@@ -56,8 +56,9 @@ static __always_inline bool read_program(struct task_struct *task, struct progra
 /* include/linux/sched.h: a thread that the kernel made for a ring */
 #define PF_IO_WORKER 0x10
 
-/* Whether the thread, or the first one of its process, has used io_uring. A socket that enters a sockmap after it has got a file takes no
- * IORING_OP_SEND_ZC any more, for good: EOPNOTSUPP (sock_map_link, net/core/sock_map.c; SOCK_SUPPORT_ZC).
+/* Whether the thread, or the first one of its process, has used io_uring. A socket that enters a sockmap
+ * after it has got a file takes no IORING_OP_SEND_ZC any more, for good: EOPNOTSUPP (sock_map_link,
+ * net/core/sock_map.c; SOCK_SUPPORT_ZC).
  */
 static __always_inline bool has_ring(struct task_struct *task)
 {

@@ -16,9 +16,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* The smallest page of any architecture. */
-#define PAGE_BYTES 4096
-
 static __always_inline void remember_program(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -35,11 +32,6 @@ int beeline_setsockopt(struct bpf_sockopt *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	/* Of more than a page the kernel has no copy, and fails unless it is told to take the program's own
-	 * (__cgroup_bpf_run_filter_setsockopt, kernel/bpf/cgroup.c).
-	 */
-	if (ctx->optlen > PAGE_BYTES)
-		ctx->optlen = 0;
 	if (ctx->level != SOL_TCP || ctx->optname != TCP_ULP || !sk)
 		return 1;
 	if (!bpf_sk_storage_get(&ends, sk, 0, 0) || !sock_psock((struct sock *)sk))

@@ -109,7 +109,23 @@ kernel_test! {
         Ok(())
     }
 
-    /// Over loopback the segment comes while its sender is inside the call.
+    /// It cannot leave before, and the segment comes while it is inside the call.
+    fn sender_that_has_not_read_yet(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let web = node.pod("web")?;
+        let (a, b) = pair(&web, &web, web.ip())?;
+        talk(&a, &b)?;
+        write_all(&b, b"unread")?;
+        wait_for("the data", SOON, || common::unread(&a) == 6)?;
+        assert!(bed.ends()?.iter().all(|end| end.end.redirected_bytes > 0));
+        comes_apart(&a, &b, By::Send)?;
+        let mut got = [0; 6];
+        read_all(&a, &mut got)?;
+        assert_eq!(&got, b"unread");
+        Ok(())
+    }
+
     fn over_loopback_as_well(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;

@@ -192,10 +192,10 @@ pub const KNOWN: &[Known] = &[
         name: "nothing unacknowledged",
         row: "`SIOCOUTQ` after a reset",
         matches: |past, found| {
-            let nothing = matches!(&found.what, What::Call(_, Some(fast)) if fast.ret == 0);
-            nothing
-                && (past.closed[0] || past.closed[1])
-                && matches!(found.step.call.innermost(), Call::Outq)
+            let less = matches!(&found.what, What::Call(Some(plain), Some(fast))
+                if (0..plain.ret).contains(&fast.ret));
+            let over = (0..2).any(|end| past.closed[end] || past.shut[end]);
+            less && over && matches!(found.step.call.innermost(), Call::Outq)
         },
     },
     Known {

@@ -5,8 +5,9 @@ mod common;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
-use common::{Bed, Result, SOON, talk};
+use common::{Bed, Result, SOON, poll, talk};
 use datapath::abi::Reason;
 use testbed::traffic::{pair, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
@@ -45,16 +46,6 @@ fn urge(sock: &TcpStream, by: By, bytes: &[u8]) -> io::Result<usize> {
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-fn polls(sock: &TcpStream, events: i16) -> bool {
-    let mut poll = libc::pollfd {
-        fd: sock.as_raw_fd(),
-        events,
-        revents: 0,
-    };
-    // SAFETY: one element, which lives.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
-}
-
 fn urgent_byte(sock: &TcpStream) -> io::Result<u8> {
     let mut byte = 0_u8;
     // SAFETY: one byte, which lives.
@@ -77,7 +68,9 @@ fn is_at_mark(sock: &TcpStream) -> bool {
 /// The byte comes apart, where it stands in the stream, and the stream goes on without it.
 fn comes_apart(from: &TcpStream, to: &TcpStream, by: By) -> Result {
     assert_eq!(urge(from, by, b"ab!")?, 3);
-    wait_for("urgent data", SOON, || polls(to, libc::POLLPRI))?;
+    wait_for("urgent data", SOON, || {
+        poll(to, libc::POLLPRI, Duration::ZERO) != 0
+    })?;
     assert_eq!(urgent_byte(to)?, b'!');
     write_all(from, b"cd")?;
     let mut got = [0; 2];

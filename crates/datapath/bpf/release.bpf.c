@@ -33,7 +33,6 @@ int beeline_release(struct bpf_iter__tcp *ctx)
 	if (!bpf_map_lookup_elem(&chosen, &own) || !sock_psock(sk))
 		return 0;
 	give_back_keepalive(tp, end);
-	bpf_map_delete_elem(&targets, &own);
 	/* The owner of the lock is this iterator, which is inside no call. */
 	if (may_leave(sk, 0))
 		bpf_map_delete_elem(&socks, &own);

@@ -435,7 +435,7 @@ static __noinline void closed(struct sock *sk, struct end *end)
 	bool other_closed;
 	struct conn *conn;
 
-	if (!sums || end->flags & END_CLOSED)
+	if (!sums)
 		return;
 	end->flags |= END_CLOSED;
 	conn = bpf_map_lookup_elem(&conns, &client);
@@ -458,15 +458,14 @@ static __noinline void closed(struct sock *sk, struct end *end)
 		bpf_map_delete_elem(&socks, &own);
 }
 
-/* A socket that was disconnected connects again, or listens: what it did not read, and what its old
- * peer may still send, belongs to its first life (invariant 1). It is lost here as by plain TCP.
+/* A socket that was disconnected connects again, or listens: what it did not read belongs to its first
+ * life (invariant 1). It is lost here as by plain TCP.
  */
 static __always_inline void forget(struct bpf_sock_ops *ops, struct end *end)
 {
 	struct bpf_sock *ctx_sk = ops->sk;
 	struct handshake own = end->own;
 
-	bpf_map_delete_elem(&targets, &own);
 	bpf_map_delete_elem(&socks, &own);
 	if (ctx_sk)
 		bpf_sk_storage_delete(&ends, ctx_sk);
@@ -636,9 +635,8 @@ static __always_inline bool may_return(struct settings *set, struct tcp_sock *ow
 	peer = (struct sock *)end->peer_sk;
 	if (!has_arrived(own, peer) || !peer_unread(end, &unread))
 		return false;
-	if (!has_room(set, end, unread, 2) && !last_byte_suffices(set, own, end, unread, size))
-		return false;
-	return !is_blocking((struct sock *)own) && !is_blocking(peer) && all_is_queued(peer);
+	return (has_room(set, end, unread, 2) || last_byte_suffices(set, own, end, unread, size)) &&
+	       all_is_queued(peer);
 }
 
 /* The connection leaves the maps. */
@@ -675,7 +673,7 @@ static __always_inline int pass(struct sk_msg_md *msg, struct handshake own)
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,
 					    enum reason reason)
 {
-	if (end->tx != TX_KERNEL) {
+	if (reason && reason != end->tx_reason) {
 		end->tx = TX_KERNEL;
 		end->tx_reason = reason;
 		count_reason(reason);
@@ -724,12 +722,8 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		bpf_msg_apply_bytes(msg, 0);
 	if (is_urgent() && go_away(end, REASON_URGENT))
 		return over_kernel_path(msg, end, REASON_URGENT);
-	if (end->tx == TX_KERNEL) {
-		if (!may_return(set, own, end, size))
-			return over_kernel_path(msg, end, REASON_NONE);
-		end->tx = TX_REDIRECT;
-		end->tx_reason = REASON_NONE;
-	}
+	if (end->tx == TX_KERNEL && !may_return(set, own, end, size))
+		return over_kernel_path(msg, end, REASON_NONE);
 	if (end->tx == TX_START) {
 		reason = find_peer(end);
 		if (reason)
@@ -753,10 +747,10 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 		return over_kernel_path(msg, end, REASON_PEER_GONE);
 	if (size < msg->size)
 		bpf_msg_apply_bytes(msg, size);
-	if (!end->redirected_msgs) {
-		end->tx = TX_REDIRECT;
+	end->tx = TX_REDIRECT;
+	end->tx_reason = REASON_NONE;
+	if (!end->redirected_msgs)
 		emit(READ(sk_msg, msg, sk), end, EVENT_REDIRECT_STARTED, REASON_NONE);
-	}
 	capture_if_asked(msg, size, true);
 	end->redirected_bytes += size;
 	end->redirected_msgs++;

@@ -119,6 +119,29 @@ kernel_test! {
         Ok(())
     }
 
+    /// Behind unread data it is in the stream. While neither socket can leave, what comes then does not try to be
+    /// redirected (invariant 7).
+    fn direction_behind_unread_data_keeps_its_reason(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            write_all(from, b"unread")?;
+            wait_for("the data", SOON, || common::unread(to) == 6)?;
+        }
+        urge(&a, By::Send, b"!")?;
+        wait_for("all of it", SOON, || common::unread(&b) == 7)?;
+        write_all(&a, b"more")?;
+        let totals = bed.totals()?;
+        assert_eq!((totals.count(Reason::Urgent), totals.count(Reason::PeerGone)), (1, 0));
+        let mut got = [0; 11];
+        read_all(&b, &mut got)?;
+        assert_eq!(&got, b"unread!more");
+        Ok(())
+    }
+
     fn over_loopback_as_well(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;

@@ -54,7 +54,7 @@ static __always_inline void keep_small(struct bpf_sock_ops *ops, struct sock *sk
 /* Whether this end sends over the kernel path for want of room. */
 static __always_inline bool waits_for_reader(struct end *end)
 {
-	return end->tx == TX_KERNEL && end->tx_reason == REASON_QUEUE_FULL && !end->retiring;
+	return end->tx_reason == REASON_QUEUE_FULL && !end->retiring;
 }
 
 /* While an end sends over the kernel path for want of room, TCP must not take more than it can send at

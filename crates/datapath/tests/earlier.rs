@@ -103,7 +103,7 @@ fn expect_redirected(late: &Late, pairs: Vec<(TcpStream, TcpStream)>) -> Result 
     let totals = late.bed.emptied()?;
     expect_connections(&totals, connections);
     expect_reasons(&totals, &[]);
-    let least = (2 * BYTES - 200_000) * connections;
+    let least = BYTES * connections;
     let found = totals.closed_redirected_bytes;
     assert!(found >= least, "{}", common::Sums(&totals));
     Ok(())

@@ -15,6 +15,7 @@
 #include "lib/candidate.h"
 #include "lib/capture.h"
 #include "lib/count.h"
+#include "lib/dead_reader.h"
 #include "lib/fit.h"
 #include "lib/flight.h"
 #include "lib/full.h"
@@ -70,6 +71,17 @@ static __always_inline struct end *own_end(struct bpf_sock_ops *ops)
 	struct bpf_sock *sk = ops->sk;
 
 	return sk ? bpf_sk_storage_get(&ends, sk, 0, 0) : 0;
+}
+
+/* The connection of an end, if both are known. */
+static __always_inline struct conn *conn_of(struct end *end)
+{
+	struct handshake client;
+
+	if (!end)
+		return 0;
+	client = client_view(end);
+	return bpf_map_lookup_elem(&conns, &client);
 }
 
 /* Who calls connect or listen; the agent hears of a program that nobody looked at. */
@@ -393,35 +405,47 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 /* Between accept() and fcntl() a socket blocks that will not block; its peer may send meanwhile. */
 #define GRACE_NS (100 * 1000 * 1000ULL)
 
-/* A socket that is plain TCP again has no more to pay. */
-static __always_inline bool is_plain(struct bpf_sock_ops *ops, struct sock *sk, struct end *end)
+static __always_inline void stop_calling(struct bpf_sock_ops *ops, int callbacks)
 {
-	if (end && sock_psock(sk))
-		return false;
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags & ~CALLBACKS_OF_SEGMENTS);
-	return true;
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags & ~callbacks);
 }
 
-/* A packet tells that something goes on over the kernel path. */
+/* A packet tells that something goes on over the kernel path. A socket that is plain TCP again has no more to pay
+ * for that.
+ */
 static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct end *end = own_end(ops);
 
-	if (!is_plain(ops, sk, end) &&
-	    (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS))
+	if (!end || !sock_psock(sk))
+		stop_calling(ops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	else if (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
 		leave_if_unfit(sk, end, 0);
 	if (end && ops->skb_len && waits_for_reader(end))
 		hold_sender(ops, sk, end, true);
 }
 
-/* A segment of data comes that is not just the next one, as urgent data never is. Its sender may be inside the
- * call that sends it, and then has its socket's lock.
+/* A segment comes that is not just the next one, as urgent data and the end of the stream never are. The sender of
+ * urgent data may be inside the call that sends it, and then has its socket's lock.
  */
 static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct end *end = own_end(ops);
+	struct conn *conn = conn_of(end);
+	struct sock *peer;
 
-	if (!is_plain(ops, sk, end) && leaves_for(end, REASON_URGENT))
+	if (!end || !conn) {
+		/* It had a peer, whose end of the connection is over: closed(). */
+		if (end && end->peer_sk)
+			give_up(ops, sk);
+		stop_calling(ops, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+		return;
+	}
+	peer = (struct sock *)(is_client(end) ? conn->server_sk : conn->client_sk);
+	if (sock_cookie(peer) == (is_client(end) ? conn->server_cookie : conn->client_cookie) &&
+	    is_dead(peer))
+		give_up(ops, sk);
+	if (conn->leaves == REASON_URGENT)
 		leave_if_unfit(sk, end, 1);
 }
 
@@ -502,8 +526,7 @@ static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *
 			    READ(tcp_sock, sk, snd_una) != READ(tcp_sock, sk, write_seq));
 	/* It is plain TCP again, and has no more to pay. */
 	if (!sock_psock(sk))
-		bpf_sock_ops_cb_flags_set(ops,
-					  ops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+		stop_calling(ops, BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
 SEC("sockops")
@@ -557,14 +580,9 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 /* The first message of a direction: find the peer, once. */
 static __noinline int find_peer(struct end *end)
 {
-	struct handshake client;
-	struct conn *conn;
+	struct conn *conn = conn_of(end);
 
-	if (!end)
-		return REASON_PEER_LATE;
-	client = client_view(end);
-	conn = bpf_map_lookup_elem(&conns, &client);
-	if (!conn || !conn->server_sk)
+	if (!end || !conn || !conn->server_sk)
 		return REASON_PEER_LATE;
 	end->peer_sk = is_client(end) ? conn->server_sk : conn->client_sk;
 	end->peer_cookie = is_client(end) ? conn->server_cookie : conn->client_cookie;
@@ -642,13 +660,8 @@ static __always_inline bool may_return(struct settings *set, struct tcp_sock *ow
 /* The connection leaves the maps. */
 static __noinline int go_away(struct end *end, enum reason reason)
 {
-	struct handshake client;
-	struct conn *conn;
+	struct conn *conn = conn_of(end);
 
-	if (!end)
-		return REASON_NONE;
-	client = client_view(end);
-	conn = bpf_map_lookup_elem(&conns, &client);
 	if (!conn)
 		return REASON_NONE;
 	conn->leaves = reason;

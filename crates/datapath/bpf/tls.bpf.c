@@ -34,7 +34,8 @@ int beeline_setsockopt(struct bpf_sockopt *ctx)
 
 	if (ctx->level != SOL_TCP || ctx->optname != TCP_ULP || !sk)
 		return 1;
-	if (!bpf_sk_storage_get(&ends, sk, 0, 0) || !sock_psock((struct sock *)sk))
+	/* Before Linux 6.2, addresses are read of what is no socket of the verifier's. */
+	if (!bpf_sk_storage_get(&ends, sk, 0, 0) || !sock_psock(READ(bpf_sockopt_kern, ctx, sk)))
 		return 1;
 	remember_program();
 	/* Since Linux 5.18; before, the call fails with EPERM. */

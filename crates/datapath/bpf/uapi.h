@@ -32,6 +32,7 @@ enum {
 #define SO_KEEPALIVE 9
 #define SOL_TCP 6
 #define TCP_KEEPIDLE 4
+#define TCP_USER_TIMEOUT 18
 #define TCP_NOTSENT_LOWAT 25
 #define TCP_ULP 31
 #define TCP_BPF_IW 1001

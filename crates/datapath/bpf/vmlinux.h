@@ -253,6 +253,8 @@ struct tcp_sock {
 	__u32 copied_seq;
 	__u32 write_seq;
 	__u32 snd_una;
+	__u32 snd_nxt;
+	__u32 snd_wnd;
 	__u64 bytes_acked; /* by which snd_una has grown */
 	__u64 bytes_received; /* by which rcv_nxt has grown */
 	__u32 snd_cwnd_clamp;
@@ -300,6 +302,11 @@ struct sk_psock {
 
 /* include/linux/filter.h: what struct bpf_sock_ops is inside the kernel */
 struct bpf_sock_ops_kern {
+	struct sock *sk;
+};
+
+/* Likewise struct bpf_sockopt. */
+struct bpf_sockopt_kern {
 	struct sock *sk;
 };
 

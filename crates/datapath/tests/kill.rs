@@ -3,12 +3,13 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use common::part::{Part, Player};
-use common::{Bed, Dropping, Result, SOON, disconnect, expect_connections, seed, talk};
+use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, disconnect, expect_connections, seed, talk};
 use datapath::abi::{Mode, Reason};
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
@@ -45,6 +46,24 @@ fn both_ways<T: PartialEq + std::fmt::Debug>(
     Ok(())
 }
 
+fn write_for_ever(sock: &TcpStream) -> io::Error {
+    loop {
+        if let Err(error) = write_all(sock, &[1; 50_000]) {
+            return error;
+        }
+    }
+}
+
+/// An error of the connection; not that a test waits no longer.
+fn expect_broken(error: &io::Error) {
+    let errno = error.raw_os_error();
+    let broken = [libc::ECONNRESET, libc::EPIPE, libc::ETIMEDOUT];
+    assert!(
+        errno.is_some_and(|errno| broken.contains(&errno)),
+        "{error}"
+    );
+}
+
 kernel_test! {
     fn killed_sender_leaves_a_prefix_and_an_end(cgroup: &Cgroup) -> Result {
         both_ways(cgroup, 1, |_| {
@@ -73,16 +92,85 @@ kernel_test! {
             reader.told("connected")?;
             let sock = accept(&listener)?;
             let progress = sock.try_clone()?;
-            let writer = std::thread::spawn(move || loop {
-                if let Err(error) = write_all(&sock, &[1; 50_000]) {
-                    return error.kind();
-                }
-            });
+            let writer = thread::spawn(move || write_for_ever(&sock));
             // Long enough to be blocked or about to: the send buffer is not empty any more.
             wait_for("a full kernel path", SOON, || common::unsent(&progress) > 0)?;
             drop(reader);
-            let kind = writer.join().expect("the writer panicked");
-            assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{kind}");
+            expect_broken(&writer.join().expect("the writer panicked"));
+            Ok(())
+        })
+    }
+
+    /// What it waits for is a window that nobody will open.
+    fn sender_without_room_fails_when_its_reader_is_closed(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (mut a, b) = pair(&client, &web, web.ip())?;
+            common::fill_up(&mut a, &mut Pattern::new(seed()))?;
+            // It may be long until it asks the next time, and is answered.
+            let _unanswered = Dropping::arriving(&client, PLAIN_ACKS)?;
+            drop(b);
+            expect_broken(&write_for_ever(&a));
+            Ok(())
+        })
+    }
+
+    fn sender_without_room_that_is_closed_is_over_when_its_reader_is_closed(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        common::fill_up(&mut a, &mut Pattern::new(seed()))?;
+        drop(a);
+        drop(b);
+        bed.emptied()?;
+        Ok(())
+    }
+
+    /// Nothing tells of the close: the sender finds out when it asks for room the next time.
+    fn sender_without_room_fails_when_its_reader_shut_down_before_it_is_closed(cgroup: &Cgroup) -> Result {
+        for how in [Shutdown::Write, Shutdown::Both] {
+            both_ways(cgroup, 1, |_| {
+                let node = Node::new()?;
+                let (web, client) = (node.pod("web")?, node.pod("client")?);
+                let (mut a, b) = pair(&client, &web, web.ip())?;
+                common::fill_up(&mut a, &mut Pattern::new(seed()))?;
+                b.shutdown(how)?;
+                wait_for("the end of the stream", SOON, || common::poll(&a, libc::POLLRDHUP, Duration::ZERO) != 0)?;
+                drop(b);
+                expect_broken(&write_for_ever(&a));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn sender_does_not_give_up_on_a_reader_that_has_only_shut_down(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (mut a, b) = pair(&client, &web, web.ip())?;
+            common::fill_up(&mut a, &mut Pattern::new(seed()))?;
+            b.shutdown(Shutdown::Both)?;
+            // Longer than who has given up waits; bpf/lib/dead_reader.h.
+            thread::sleep(Duration::from_millis(1500));
+            assert_eq!(a.take_error()?.map(|error| error.kind()), None);
+            drop(b);
+            expect_broken(&write_for_ever(&a));
+            Ok(())
+        })
+    }
+
+    fn sender_with_room_does_not_give_up(cgroup: &Cgroup) -> Result {
+        both_ways(cgroup, 1, |_| {
+            let node = Node::new()?;
+            let (web, client) = (node.pod("web")?, node.pod("client")?);
+            let (a, b) = pair(&client, &web, web.ip())?;
+            talk(&a, &b)?;
+            drop(b);
+            assert_eq!(read(&a, &mut [0])?, 0);
+            assert_eq!(SockRef::from(&a).tcp_user_timeout()?, None);
             Ok(())
         })
     }

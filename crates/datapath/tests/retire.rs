@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -255,6 +255,31 @@ kernel_test! {
         assert_eq!(&reader.join().expect("it panicked")?, b"hello");
         drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?;
         expect_plain(&bed, a)
+    }
+
+    /// Its reader keeps what is unread when it shuts down, and its window may be used up without its being closed.
+    fn a_sender_that_left_does_not_give_up(cgroup: &Cgroup) -> Result {
+        const STREAM: usize = 64 << 20;
+        let bed = Bed::on(cgroup)?;
+        let mut pods = Pods::connect(1)?;
+        let (mut a, b) = pods.pairs.remove(0);
+        talk(&a, &b)?;
+        let key = key_of(&bed, &a)?;
+        released(drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?);
+        let mut pattern = Pattern::new(seed());
+        let mut got = vec![0; STREAM];
+        thread::scope(|scope| -> Result {
+            let sender = scope.spawn(|| stream::send_from(&a, &mut pattern, STREAM as u64, 65_536));
+            traffic::read_all(&b, &mut got)?;
+            sender.join().expect("it panicked")?;
+            Ok(())
+        })?;
+        assert_eq!(SockRef::from(&a).tcp_user_timeout()?, None);
+        fill_up(&mut a, &mut pattern)?;
+        b.shutdown(Shutdown::Both)?;
+        thread::sleep(Duration::from_millis(10));
+        assert_eq!(SockRef::from(&a).tcp_user_timeout()?, None);
+        Ok(())
     }
 
     /// A direction that TCP's back-pressure holds is given back with the options that it had.

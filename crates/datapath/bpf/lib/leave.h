@@ -42,15 +42,6 @@ static __always_inline void is_out(struct end *end, struct conn *conn, struct ha
 		may_come_back(conn, client);
 }
 
-/* The connection leaves, for that reason. */
-static __always_inline bool leaves_for(struct end *end, enum reason reason)
-{
-	struct handshake client = client_view(end);
-	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
-
-	return conn && conn->leaves == reason;
-}
-
 /* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
  * has set an option that TCP has to heed (invariant 2); or its connection leaves. The peer sends over
  * the kernel path, and when nothing waits here or is on its way, the psock goes. `senders` of the peer's threads

@@ -21,9 +21,9 @@
 #define UNPACED (~0UL)
 
 /* What a sock_ops program has to hear of an enrolled socket. */
-#define CALLBACKS_OF_SEGMENTS \
-	(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG)
-#define CALLBACKS (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | CALLBACKS_OF_SEGMENTS)
+#define CALLBACKS                                                \
+	(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | \
+	 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG)
 
 /* The socket that an iterator shows, unless it is over or only a request; the iterator has its lock. */
 static __always_inline struct tcp_sock *shown(struct bpf_iter__tcp *ctx)

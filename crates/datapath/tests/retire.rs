@@ -295,6 +295,32 @@ kernel_test! {
         let (mut a, b) = pods.pairs.remove(0);
         let seed = seed();
         let mut pattern = Pattern::new(seed);
+        let filled = fill(&mut a, &mut pattern, 20_000)?;
+        wait_for("back-pressure", SOON, || not_sent_low_water(&a) == 1)?;
+        let key = key_of(&bed, &a)?;
+        let early = Instant::now() + Duration::from_millis(100);
+        let outcome = drain::retire(&bed, &[key], Reason::Retired, early, |_| {})?;
+        assert!(matches!(outcome, Outcome::Held(_)), "nobody has read yet");
+        let mut got = vec![0; usize::try_from(filled)?];
+        traffic::read_all(&b, &mut got)?;
+        assert_eq!(Pattern::new(seed).differs(&got), None, "the first wrong byte");
+        released(drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?);
+        expect_plain(&bed, &a)?;
+        // Now: nobody would give it back after a detach.
+        assert_eq!(not_sent_low_water(&a), 0);
+        exchange(&a, &b, ROUND)?;
+        assert_eq!(not_sent_low_water(&a), 0);
+        Ok(())
+    }
+
+    /// Likewise when it has much to send.
+    fn a_sender_that_sent_much_gets_its_options_back(cgroup: &Cgroup) -> Result {
+        let options = Options { queue_limit: 100_000, ..Options::default() };
+        let bed = Bed::with(cgroup, options)?;
+        let mut pods = Pods::connect(1)?;
+        let (mut a, b) = pods.pairs.remove(0);
+        let seed = seed();
+        let mut pattern = Pattern::new(seed);
         let filled = fill_up(&mut a, &mut pattern)?;
         assert_eq!(not_sent_low_water(&a), 1);
         let key = key_of(&bed, &a)?;

@@ -4,12 +4,14 @@
 //! peer's socket, which the peer holds while it sends from memory whose page does not come.
 
 use std::fs;
+use std::io::{self, PipeReader, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use datapath::abi::Reason;
 use datapath::drain::{self, Held, HeldBy, Outcome};
 use datapath::ends::Ends;
 use datapath::pins::{self, Pins};
@@ -72,18 +74,53 @@ impl LatePage {
     }
 }
 
-/// Sends in a thread of its own; returns when that thread sleeps in the kernel function `at`.
-fn send_until_asleep(sock: TcpStream, data: &'static [u8], at: &str) -> JoinHandle<()> {
+/// Writes in a thread of its own; returns when that thread sleeps in the kernel function `at`.
+fn write_until_asleep(write: impl FnOnce() + Send + 'static, at: &'static str) -> JoinHandle<()> {
     let (tell, told) = mpsc::channel();
-    let sender = thread::spawn(move || {
+    let writer = thread::spawn(move || {
         tell.send(rustix::thread::gettid().as_raw_nonzero())
             .unwrap();
-        testbed::traffic::write_all(&sock, data).expect("plain TCP would take it");
+        write();
     });
     let stack = format!("/proc/self/task/{}/stack", told.recv().unwrap());
     let asleep = || fs::read_to_string(&stack).is_ok_and(|now| now.contains(at));
-    wait_for(&format!("the sender to sleep in {at}"), SOON, asleep).unwrap();
-    sender
+    wait_for(&format!("the writer to sleep in {at}"), SOON, asleep).unwrap();
+    writer
+}
+
+fn send_until_asleep(sock: TcpStream, data: &'static [u8], at: &'static str) -> JoinHandle<()> {
+    let write = move || traffic::write_all(&sock, data).expect("plain TCP would take it");
+    write_until_asleep(write, at)
+}
+
+/// A thread that may be sending to anyone, as far as one can see: it sleeps uninterruptibly in a write, for a pipe
+/// that another has locked.
+struct MaySend {
+    page: LatePage,
+    writers: [JoinHandle<()>; 2],
+    _out: PipeReader,
+}
+
+impl MaySend {
+    fn begin() -> Self {
+        let page = LatePage::new();
+        let (out, mut into) = io::pipe().unwrap();
+        let (mut locks, data) = (into.try_clone().unwrap(), page.bytes());
+        let locks = write_until_asleep(move || locks.write_all(data).unwrap(), "userfault");
+        let waits = write_until_asleep(move || into.write_all(&[7]).unwrap(), "pipe_write");
+        Self {
+            page,
+            writers: [locks, waits],
+            _out: out,
+        }
+    }
+
+    fn end(self) {
+        self.page.come();
+        for writer in self.writers {
+            writer.join().unwrap();
+        }
+    }
 }
 
 fn soon() -> Instant {
@@ -120,9 +157,33 @@ kernel_test! {
         locks.join().unwrap();
         caught.join().unwrap();
         let (mut first, mut second) = ([0; 1000], [1; PAGE]);
-        testbed::traffic::read_all(&server, &mut first).unwrap();
-        testbed::traffic::read_all(&client, &mut second).unwrap();
+        traffic::read_all(&server, &mut first).unwrap();
+        traffic::read_all(&client, &mut second).unwrap();
         assert_eq!((first, second), ([7; 1000], [0; PAGE]));
         assert!(matches!(drain::detach(&pins, soon(), |_| {}).unwrap(), Outcome::Done { .. }));
+    }
+
+    /// Whoever begins to send after a socket was told to redirect no more is not waited for.
+    fn senders_that_come_later_do_not_hold_a_retirement(cgroup: &Cgroup) {
+        let mut path = SocketPath::load(Options::default()).unwrap();
+        path.attach(cgroup.path()).unwrap();
+        let (listener, addr) = traffic::listen(([127, 0, 0, 1], 0)).unwrap();
+        let _client = traffic::connect(addr).unwrap();
+        let _server = traffic::accept(&listener).unwrap();
+        let maps = path.maps();
+        let conns = maps.conns();
+        assert_eq!(conns.len(), 1);
+
+        // The next one is there before the last one is gone, so that one is at each look.
+        let (mut at_hand, mut looks) = (Some(MaySend::begin()), 0);
+        let next = |_| {
+            looks += 1;
+            let last = at_hand.replace(MaySend::begin());
+            last.unwrap().end();
+        };
+        let outcome = drain::retire(maps, &conns, Reason::Retired, soon(), next).unwrap();
+        at_hand.unwrap().end();
+        assert!(matches!(outcome, Outcome::Done { released: 2 }), "{outcome:?}");
+        assert!(looks > 1, "the first sender was waited for");
     }
 }

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 10,
+	BEELINE_ABI = 11,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -207,17 +207,25 @@ struct process {
 	__u32 pad;
 };
 
+/* One end of an enrolled connection, as the other one finds it. */
+struct side {
+	__u64 sk;
+	__u64 cookie;
+};
+
+/* What an end says of itself. */
+enum side_flag {
+	SIDE_LEFT = 1, /* it is no target any more, as it blocks or has an option */
+	SIDE_OUT = 2, /* if its connection leaves: it has left the maps */
+	SIDES = 8, /* bits of one end in conn.flags */
+};
+
 /* Both ends of an enrolled connection; the key is the client's view of the handshake. */
 struct conn {
-	__u64 client_sk;
-	__u64 client_cookie;
-	__u64 server_sk; /* 0 until the server is established */
-	__u64 server_cookie;
-	__u8 client_left; /* that end is no target any more, as it blocks or has an option */
-	__u8 server_left;
+	struct side client;
+	struct side server; /* its `sk` is 0 until it is established */
+	__u32 flags; /* enum side_flag, the client's and then the server's */
 	__u8 leaves; /* enum reason: both ends leave the maps, as TCP's own way is better for them */
-	__u8 client_out; /* then: that end has left them */
-	__u8 server_out;
 	__u8 returns; /* how often it was enrolled again after that */
 	__u16 pair; /* element of the map `hists` */
 };
@@ -264,7 +272,7 @@ struct offer {
  * the key is the client's view.
  */
 struct candidate {
-	struct conn conn; /* server_sk is 0 until the server is established */
+	struct conn conn;
 	__u64 not_before_ns; /* CLOCK_MONOTONIC; 0 if it was never enrolled */
 	__u32 client_netns; /* inode numbers of network namespaces */
 	__u32 server_netns;

@@ -18,11 +18,11 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* It was accepted, is in use, and does not block. */
-static __always_inline bool is_ready(__u64 address, __u64 cookie)
+static __always_inline bool is_ready(struct side *side)
 {
-	struct sock *sk = (struct sock *)address;
+	struct sock *sk = sock_of(side);
 
-	return sk && sock_cookie(sk) == cookie &&
+	return sk && sock_cookie(sk) == side->cookie &&
 	       READ(sock, sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED &&
 	       BPF_CORE_READ(sk, sk_socket, file) && !is_blocking(sk);
 }
@@ -43,9 +43,8 @@ static __always_inline bool is_due(struct candidate *both, struct settings *set)
 
 	if (!both->not_before_ns)
 		return both->generation == set->generation;
-	return bpf_ktime_get_ns() >= both->not_before_ns &&
-	       is_at_rest((struct sock *)conn->client_sk) &&
-	       is_at_rest((struct sock *)conn->server_sk);
+	return bpf_ktime_get_ns() >= both->not_before_ns && is_at_rest(sock_of(&conn->client)) &&
+	       is_at_rest(sock_of(&conn->server));
 }
 
 static __always_inline bool are_ready(struct candidate *both)
@@ -55,8 +54,7 @@ static __always_inline bool are_ready(struct candidate *both)
 
 	if (!set || !is_due(both, set))
 		return false;
-	return is_ready(conn->client_sk, conn->client_cookie) &&
-	       is_ready(conn->server_sk, conn->server_cookie);
+	return is_ready(&conn->client) && is_ready(&conn->server);
 }
 
 /* Reports the network namespaces in which there is something to do. */
@@ -134,8 +132,7 @@ static __always_inline void client_enters(struct tcp_sock *tp, struct end *end,
 					  struct candidate *both)
 {
 	struct conn conn = {
-		.client_sk = both->conn.client_sk,
-		.client_cookie = both->conn.client_cookie,
+		.client = { .sk = both->conn.client.sk, .cookie = both->conn.client.cookie },
 		.returns = both->conn.returns,
 		.pair = both->conn.pair,
 	};
@@ -154,11 +151,11 @@ static __always_inline void server_enters(struct tcp_sock *tp, struct end *end,
 	struct conn *conn = bpf_map_lookup_elem(&conns, &client);
 	struct totals *sums = get_totals();
 
-	if (!conn || conn->client_cookie != both->conn.client_cookie || !enter(tp, end))
+	if (!conn || conn->client.cookie != both->conn.client.cookie || !enter(tp, end))
 		return;
-	conn->pair = end->pair = pair_of((struct sock *)conn->client_sk, (struct sock *)tp);
-	conn->server_cookie = both->conn.server_cookie;
-	conn->server_sk = both->conn.server_sk;
+	conn->pair = end->pair = pair_of(sock_of(&conn->client), (struct sock *)tp);
+	conn->server.cookie = both->conn.server.cookie;
+	conn->server.sk = both->conn.server.sk;
 	bpf_map_delete_elem(&waiting, &client);
 	if (sums && !(end->flags & END_RETURNS))
 		add(&sums->paired, 1);

@@ -328,7 +328,7 @@ static __always_inline void server_waits(struct bpf_sock_ops *ops, struct sock *
 static __always_inline enum reason client_established(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct handshake own = own_handshake(ops), peer = mirror(own);
-	struct conn conn = { .client_sk = (__u64)sk, .client_cookie = bpf_get_socket_cookie(ops) };
+	struct conn conn = { .client = { .sk = (__u64)sk, .cookie = bpf_get_socket_cookie(ops) } };
 	struct offer *offer = bpf_map_lookup_elem(&offers, &peer);
 	struct caller *caller = connecting_caller(ops);
 	struct settings *set = get_settings();
@@ -393,8 +393,8 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	}
 	/* Before the server's socket, at which the client knows that there is a peer. */
 	begin_pair(conn, own_end(ops), sk, begun_ns);
-	conn->server_cookie = bpf_get_socket_cookie(ops);
-	conn->server_sk = (__u64)sk;
+	conn->server.cookie = bpf_get_socket_cookie(ops);
+	conn->server.sk = (__u64)sk;
 	sums = get_totals();
 	if (sums)
 		add(&sums->paired, 1);
@@ -432,7 +432,7 @@ static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 {
 	struct end *end = own_end(ops);
 	struct conn *conn = conn_of(end);
-	struct sock *peer;
+	struct side *peer;
 
 	if (!end || !conn) {
 		/* It had a peer, whose end of the connection is over: closed(). */
@@ -441,9 +441,8 @@ static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 		stop_calling(ops, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 		return;
 	}
-	peer = (struct sock *)(is_client(end) ? conn->server_sk : conn->client_sk);
-	if (sock_cookie(peer) == (is_client(end) ? conn->server_cookie : conn->client_cookie) &&
-	    is_dead(peer))
+	peer = peer_side(conn, end);
+	if (sock_cookie(sock_of(peer)) == peer->cookie && is_dead(sock_of(peer)))
 		give_up(ops, sk);
 	if (conn->leaves == REASON_URGENT)
 		leave_if_unfit(sk, end, 1);
@@ -581,11 +580,13 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 static __noinline int find_peer(struct end *end)
 {
 	struct conn *conn = conn_of(end);
+	struct side *peer;
 
-	if (!end || !conn || !conn->server_sk)
+	if (!end || !conn || !conn->server.sk)
 		return REASON_PEER_LATE;
-	end->peer_sk = is_client(end) ? conn->server_sk : conn->client_sk;
-	end->peer_cookie = is_client(end) ? conn->server_cookie : conn->client_cookie;
+	peer = peer_side(conn, end);
+	end->peer_sk = peer->sk;
+	end->peer_cookie = peer->cookie;
 	end->pair = conn->pair;
 	return REASON_NONE;
 }

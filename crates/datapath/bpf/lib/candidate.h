@@ -11,7 +11,7 @@ static __always_inline bool note_client(struct handshake client, struct sock *sk
 					__u32 generation)
 {
 	struct candidate candidate = {
-		.conn = { .client_sk = (__u64)sk, .client_cookie = cookie },
+		.conn = { .client = { .sk = (__u64)sk, .cookie = cookie } },
 		.client_netns = sock_netns(sk),
 		.generation = generation,
 	};
@@ -22,8 +22,8 @@ static __always_inline bool note_client(struct handshake client, struct sock *sk
 static __always_inline void note_server(struct candidate *candidate, struct sock *sk, __u64 cookie)
 {
 	candidate->server_netns = sock_netns(sk);
-	candidate->conn.server_cookie = cookie;
-	candidate->conn.server_sk = (__u64)sk;
+	candidate->conn.server.cookie = cookie;
+	candidate->conn.server.sk = (__u64)sk;
 }
 
 #endif

@@ -149,7 +149,7 @@ RARE __u32 pair_of(struct sock *client, struct sock *server)
 /* Both ends of a connection are known. */
 RARE void begin_pair(struct conn *conn, struct end *end, struct sock *server, __u64 begun_ns)
 {
-	conn->pair = pair_of((struct sock *)conn->client_sk, server);
+	conn->pair = pair_of(sock_of(&conn->client), server);
 	record(conn->pair, HIST_HANDSHAKE, (bpf_ktime_get_ns() - begun_ns) / 1000);
 	if (end)
 		end->pair = conn->pair;

@@ -11,6 +11,21 @@
 #define AWAY_NS (1000 * 1000 * 1000ULL)
 #define MAX_DOUBLINGS 6
 
+/* An end says something of itself, and hears what both have said before. */
+static __always_inline __u32 say(struct conn *conn, const struct end *end, enum side_flag flag)
+{
+	__u32 before = __sync_fetch_and_or(&conn->flags, flag << (is_client(end) ? 0 : SIDES));
+
+	/* Only an instruction that fetches orders what comes before and after it. */
+	barrier_var(before);
+	return before;
+}
+
+static __always_inline __u32 of_peer(const struct end *end, __u32 flags)
+{
+	return is_client(end) ? flags >> SIDES : flags;
+}
+
 /* Both ends of a connection have left: they may be enrolled again, as ends that blocked at first. */
 static __always_inline void may_come_back(struct conn *conn, struct handshake client)
 {
@@ -18,8 +33,8 @@ static __always_inline void may_come_back(struct conn *conn, struct handshake cl
 	__u8 returns = conn->returns;
 
 	candidate.conn.returns = returns < MAX_DOUBLINGS ? returns + 1 : returns;
-	candidate.client_netns = sock_netns((struct sock *)conn->client_sk);
-	candidate.server_netns = sock_netns((struct sock *)conn->server_sk);
+	candidate.client_netns = sock_netns(sock_of(&conn->client));
+	candidate.server_netns = sock_netns(sock_of(&conn->server));
 	candidate.not_before_ns = bpf_ktime_get_ns() + (AWAY_NS << (returns & 7));
 	bpf_map_update_elem(&waiting, &client, &candidate, BPF_ANY);
 	bpf_map_delete_elem(&conns, &client);
@@ -33,12 +48,7 @@ static __always_inline void is_out(struct end *end, struct conn *conn, struct ha
 	end->tx_reason = conn->leaves;
 	end->small_writes = 0;
 	end->peer_sk = 0;
-	if (is_client(end))
-		conn->client_out = 1;
-	else
-		conn->server_out = 1;
-	/* If both look at once both may come here, and do the same. */
-	if (conn->client_out && conn->server_out)
+	if (of_peer(end, say(conn, end, SIDE_OUT)) & SIDE_OUT)
 		may_come_back(conn, client);
 }
 
@@ -51,7 +61,6 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct conn *conn;
-	struct sock *peer;
 	bool peer_left;
 
 	/* After the end of the peer's stream no read sleeps, and TCP could not count what is there: each
@@ -65,18 +74,10 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int
 	bpf_map_delete_elem(&targets, &own);
 	if (!conn)
 		return;
-	if (is_client(end)) {
-		conn->client_left = 1;
-		peer = (struct sock *)conn->server_sk;
-		peer_left = conn->server_left;
-	} else {
-		conn->server_left = 1;
-		peer = (struct sock *)conn->client_sk;
-		peer_left = conn->client_left;
-	}
+	peer_left = of_peer(end, say(conn, end, SIDE_LEFT)) & SIDE_LEFT;
 	if (!may_leave(sk, calls_that_send(sk)) ||
-	    !all_inside_sleep(peer, peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET,
-			      senders))
+	    !all_inside_sleep(sock_of(peer_side(conn, end)),
+			      peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET, senders))
 		return;
 	bpf_map_delete_elem(&socks, &own);
 	if (conn->leaves)

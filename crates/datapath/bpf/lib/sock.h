@@ -51,6 +51,16 @@ static __always_inline bool is_client(const struct end *end)
 	return end->flags & END_CLIENT;
 }
 
+static __always_inline struct sock *sock_of(const struct side *side)
+{
+	return (struct sock *)side->sk;
+}
+
+static __always_inline struct side *peer_side(struct conn *conn, const struct end *end)
+{
+	return is_client(end) ? &conn->server : &conn->client;
+}
+
 static __always_inline bool was_never_enrolled(const struct end *end)
 {
 	return (end->flags & (END_WAITING | END_RETURNS)) == END_WAITING;

@@ -217,6 +217,7 @@ struct side {
 enum side_flag {
 	SIDE_LEFT = 1, /* it is no target any more, as it blocks or has an option */
 	SIDE_OUT = 2, /* if its connection leaves: it has left the maps */
+	SIDE_REDIRECTS = 4, /* it has redirected, or is about to */
 	SIDES = 8, /* bits of one end in conn.flags */
 };
 

@@ -669,6 +669,15 @@ static __noinline int go_away(struct end *end, enum reason reason)
 	return reason;
 }
 
+/* Before a direction redirects for the first time; see leave_if_unfit. */
+static __noinline void say_first(struct end *end)
+{
+	struct conn *conn = conn_of(end);
+
+	if (conn)
+		say(conn, end, SIDE_REDIRECTS);
+}
+
 /* Of this message, something was redirected already. */
 static __always_inline bool is_rest(struct sk_msg_md *msg)
 {
@@ -757,6 +766,8 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);
+	if (end->tx != TX_REDIRECT)
+		say_first(end);
 	if (bpf_msg_redirect_hash(msg, &targets, &peer, BPF_F_INGRESS) != SK_PASS)
 		return over_kernel_path(msg, end, REASON_PEER_GONE);
 	if (size < msg->size)

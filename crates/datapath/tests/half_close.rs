@@ -6,10 +6,11 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::{Bed, Dropping, Result, SOON, seed, talk};
+use common::late_page::{LatePage, read_until_asleep};
+use common::{Bed, Dropping, Result, SOON, poll, seed, talk};
 use datapath::abi::{EndRecord, Reason};
 use rustix::process::Pid;
 use rustix::thread::gettid;
@@ -58,6 +59,23 @@ fn read_all(mut sock: &TcpStream) -> std::io::Result<Vec<u8>> {
     }
 }
 
+/// Reads an answer of six bytes in a thread that sleeps.
+fn sleeping_read(mut sock: TcpStream) -> Result<(Pid, JoinHandle<Result<[u8; 6]>>)> {
+    sock.set_read_timeout(None)?;
+    let (tell, told) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        tell.send(gettid())?;
+        let mut got = [0; 6];
+        sock.read_exact(&mut got)?;
+        Ok(got)
+    });
+    let thread = told.recv()?;
+    wait_for("a sleeping reader", SOON, || {
+        common::sleeping_readers() == 1
+    })?;
+    Ok((thread, reader))
+}
+
 fn expected(seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(ANSWER).expect("small")];
     Pattern::new(seed).fill(&mut bytes);
@@ -93,22 +111,36 @@ kernel_test! {
         let _bed = Bed::on(cgroup)?;
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let (a, b) = pair(&client, &web, web.ip())?;
         a.set_nonblocking(false)?;
-        a.set_read_timeout(None)?;
         let lost = Dropping::arriving(&web, "tcp flags fin")?;
         a.shutdown(Shutdown::Write)?;
-        let (tell, told) = mpsc::channel();
-        let reader = thread::spawn(move || -> Result<[u8; 6]> {
-            tell.send(gettid())?;
-            let mut got = [0; 6];
-            a.read_exact(&mut got)?;
-            Ok(got)
-        });
-        let thread = told.recv()?;
-        wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
+        let (thread, reader) = sleeping_read(a)?;
         let before = sleeps(thread);
         lost.end()?;
+        wait_for("the acknowledgement", SOON, || reader.is_finished() || sleeps(thread) > before)?;
+        traffic::write_all(&b, b"answer")?;
+        assert_eq!(&reader.join().expect("it panicked")?, b"answer");
+        Ok(())
+    }
+
+    /// Who has never redirected has nothing on its way, whatever its threads are inside of. One has the lock here,
+    /// so that the FIN waits.
+    fn thread_of_the_peer_that_reads_keeps_nobody(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        a.set_nonblocking(false)?;
+        traffic::write_all(&a, b"request")?;
+        poll(&b, libc::POLLIN, SOON);
+        let mut page = LatePage::new();
+        let locks = read_until_asleep(b.try_clone()?, page.bytes(), 7);
+        a.shutdown(Shutdown::Write)?;
+        let (thread, reader) = sleeping_read(a)?;
+        let before = sleeps(thread);
+        page.come();
+        locks.join().expect("a read panicked");
         wait_for("the acknowledgement", SOON, || reader.is_finished() || sleeps(thread) > before)?;
         traffic::write_all(&b, b"answer")?;
         assert_eq!(&reader.join().expect("it panicked")?, b"answer");

@@ -3,95 +3,22 @@
 //! The message is caught between verdict and queue: its sender waits there for the lock of the
 //! peer's socket, which the peer holds while it sends from memory whose page does not come.
 
-use std::fs;
+mod common;
+
 use std::io::{self, PipeReader, Write};
-use std::net::TcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use common::late_page::{LatePage, PAGE, call_until_asleep, read_until_asleep, send_until_asleep};
+use common::{Bed, Result, SOON, exchange, set_option, talk};
 
 use datapath::abi::Reason;
 use datapath::drain::{self, Held, HeldBy, Outcome};
 use datapath::ends::Ends;
 use datapath::pins::{self, Pins};
 use datapath::socket::{Options, SocketPath};
-use testbed::{Cgroup, kernel_test, traffic, wait_for};
-
-const SOON: Duration = Duration::from_secs(10);
-
-const PAGE: usize = 4096;
-
-/// A page of memory that comes when told: userfaultfd(2).
-struct LatePage {
-    fault: OwnedFd,
-    start: *mut libc::c_void,
-}
-
-// linux/userfaultfd.h
-const UFFD_API: u64 = 0xAA;
-const UFFDIO_API: libc::Ioctl = 0xc018_aa3f;
-const UFFDIO_REGISTER: libc::Ioctl = 0xc020_aa00;
-const UFFDIO_ZEROPAGE: libc::Ioctl = 0xc020_aa04;
-const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
-
-impl LatePage {
-    fn new() -> Self {
-        // SAFETY: a new mapping that overlaps nothing.
-        let start = unsafe {
-            let (read, private) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-            libc::mmap(std::ptr::null_mut(), PAGE, read, private, -1, 0)
-        };
-        assert_ne!(start, libc::MAP_FAILED);
-        // SAFETY: the system call returns a descriptor that nobody else owns, or -1.
-        let fault = unsafe {
-            let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
-            OwnedFd::from_raw_fd(i32::try_from(fd).unwrap())
-        };
-        let page = Self { fault, start };
-        page.control(UFFDIO_API, [UFFD_API, 0, 0, 0]);
-        page.control(
-            UFFDIO_REGISTER,
-            [start as u64, PAGE as u64, UFFDIO_REGISTER_MODE_MISSING, 0],
-        );
-        page
-    }
-
-    fn come(&self) {
-        self.control(UFFDIO_ZEROPAGE, [self.start as u64, PAGE as u64, 0, 0]);
-    }
-
-    fn control(&self, request: libc::Ioctl, mut argument: [u64; 4]) {
-        // SAFETY: the argument is at least as long as any of the three requests wants it.
-        let done = unsafe { libc::ioctl(self.fault.as_raw_fd(), request, &mut argument) };
-        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-    }
-
-    /// The memory; who reads it sleeps until the page comes.
-    fn bytes(&self) -> &'static [u8] {
-        // SAFETY: mapped for as long as the process lives.
-        unsafe { std::slice::from_raw_parts(self.start.cast(), PAGE) }
-    }
-}
-
-/// Writes in a thread of its own; returns when that thread sleeps in the kernel function `at`.
-fn write_until_asleep(write: impl FnOnce() + Send + 'static, at: &'static str) -> JoinHandle<()> {
-    let (tell, told) = mpsc::channel();
-    let writer = thread::spawn(move || {
-        tell.send(rustix::thread::gettid().as_raw_nonzero())
-            .unwrap();
-        write();
-    });
-    let stack = format!("/proc/self/task/{}/stack", told.recv().unwrap());
-    let asleep = || fs::read_to_string(&stack).is_ok_and(|now| now.contains(at));
-    wait_for(&format!("the writer to sleep in {at}"), SOON, asleep).unwrap();
-    writer
-}
-
-fn send_until_asleep(sock: TcpStream, data: &'static [u8], at: &'static str) -> JoinHandle<()> {
-    let write = move || traffic::write_all(&sock, data).expect("plain TCP would take it");
-    write_until_asleep(write, at)
-}
+use testbed::traffic::pair;
+use testbed::{Cgroup, Node, kernel_test, traffic};
 
 /// A thread that may be sending to anyone, as far as one can see: it sleeps uninterruptibly in a write, for a pipe
 /// that another has locked.
@@ -103,11 +30,11 @@ struct MaySend {
 
 impl MaySend {
     fn begin() -> Self {
-        let page = LatePage::new();
+        let mut page = LatePage::new();
         let (out, mut into) = io::pipe().unwrap();
         let (mut locks, data) = (into.try_clone().unwrap(), page.bytes());
-        let locks = write_until_asleep(move || locks.write_all(data).unwrap(), "userfault");
-        let waits = write_until_asleep(move || into.write_all(&[7]).unwrap(), "pipe_write");
+        let locks = call_until_asleep(move || locks.write_all(data).unwrap(), "userfault");
+        let waits = call_until_asleep(move || into.write_all(&[7]).unwrap(), "pipe_write");
         Self {
             page,
             writers: [locks, waits],
@@ -139,7 +66,7 @@ kernel_test! {
         let client = traffic::connect(addr).unwrap();
         let server = traffic::accept(&listener).unwrap();
 
-        let page = LatePage::new();
+        let mut page = LatePage::new();
         let locks = send_until_asleep(server.try_clone().unwrap(), page.bytes(), "userfault");
         let caught = send_until_asleep(client.try_clone().unwrap(), &[7; 1000], "lock_sock");
         let ends = Ends::load(path.maps()).unwrap();
@@ -185,5 +112,34 @@ kernel_test! {
         at_hand.unwrap().end();
         assert!(matches!(outcome, Outcome::Done { released: 2 }), "{outcome:?}");
         assert!(looks > 1, "the first sender was waited for");
+    }
+
+    /// The lock of one end is taken by a thread that reads, then asked for by one with whose packet the socket may leave,
+    /// for its option, and by one of the peer whose message was redirected before.
+    fn message_between_verdict_and_queue_keeps_a_socket(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        traffic::write_all(&a, b"request")?;
+        // As long as something waits, more may come.
+        set_option(&b, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+        let mut page = LatePage::new();
+        let locks = read_until_asleep(b.try_clone()?, page.bytes(), 7);
+        let leaves = send_until_asleep(b.try_clone()?, b"answer", "lock_sock");
+        let caught = send_until_asleep(a.try_clone()?, &[7; 1000], "lock_sock");
+        page.come();
+        for thread in [locks, leaves, caught] {
+            thread.join().expect("it panicked");
+        }
+        let mut got = [0; 1000];
+        traffic::read_all(&b, &mut got)?;
+        assert_eq!(got, [7; 1000]);
+        traffic::read_all(&a, &mut got[..6])?;
+        assert_eq!(&got[..6], b"answer");
+        assert_eq!(bed.totals()?.count(Reason::Option), 1);
+        exchange(&a, &b, 100_000)?;
+        Ok(())
     }
 }

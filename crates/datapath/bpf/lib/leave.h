@@ -55,13 +55,14 @@ static __always_inline void is_out(struct end *end, struct conn *conn, struct ha
 /* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
  * has set an option that TCP has to heed (invariant 2); or its connection leaves. The peer sends over
  * the kernel path, and when nothing waits here or is on its way, the psock goes. `senders` of the peer's threads
- * are known to be inside a call whose message takes the kernel path.
+ * are known to be inside a call whose message takes the kernel path. What the peer's threads are inside of does
+ * not matter as long as it has never redirected: it says so before it looks for this socket among the targets.
  */
 static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int senders)
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct conn *conn;
-	bool peer_left;
+	__u32 peer;
 
 	/* After the end of the peer's stream no read sleeps, and TCP could not count what is there: each
 	 * read of the end counts as a byte more (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser).
@@ -74,10 +75,12 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int
 	bpf_map_delete_elem(&targets, &own);
 	if (!conn)
 		return;
-	peer_left = of_peer(end, say(conn, end, SIDE_LEFT)) & SIDE_LEFT;
+	peer = of_peer(end, say(conn, end, SIDE_LEFT));
 	if (!may_leave(sk, calls_that_send(sk)) ||
-	    !all_inside_sleep(sock_of(peer_side(conn, end)),
-			      peer_left ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET, senders))
+	    (peer & SIDE_REDIRECTS &&
+	     !all_inside_sleep(sock_of(peer_side(conn, end)),
+			       peer & SIDE_LEFT ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET,
+			       senders)))
 		return;
 	bpf_map_delete_elem(&socks, &own);
 	if (conn->leaves)

@@ -20,6 +20,7 @@ use testbed::traffic::pattern::Pattern;
 use testbed::traffic::stream::{self, Chunk};
 use testbed::{Cgroup, NetNs, Node, Pod, traffic, wait_for};
 
+pub mod late_page;
 pub mod part;
 
 /// What tests return: the errors of every crate fit in.

@@ -14,6 +14,10 @@ const MAPS_OF_A_LEAVING_SOCKET: i8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Pass,
+    /// As soon as the target was found.
+    Begin {
+        is_head: bool,
+    },
     Redirect,
     /// All but the last byte, for which there is another verdict.
     RedirectHead,
@@ -34,7 +38,6 @@ pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State, part: Part) -
         if !may_return(rules, case, state, reason, part) {
             return Verdict::Pass;
         }
-        state.tx = Tx::Redirect;
     }
     if state.tx == Tx::Start && !state.paired {
         return over_kernel_path(state, Reason::PeerLate);
@@ -46,15 +49,28 @@ pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State, part: Part) -
     if is_full && !last_byte_suffices(case, state, part) {
         return over_kernel_path(state, Reason::QueueFull);
     }
-    if !state.to.maps.targets {
-        return over_kernel_path(state, Reason::PeerGone);
+    if state.tx != Tx::Redirect {
+        state.said |= rules.has(Rule::SaysFirst);
+        return Verdict::Begin { is_head: is_full };
     }
-    state.tx = Tx::Redirect;
+    if !finds_target(state) {
+        return Verdict::Pass;
+    }
     if is_full {
         Verdict::RedirectHead
     } else {
         Verdict::Redirect
     }
+}
+
+/// `bpf_msg_redirect_hash`
+pub(crate) fn finds_target(state: &mut State) -> bool {
+    if state.to.maps.targets {
+        state.tx = Tx::Redirect;
+    } else {
+        over_kernel_path(state, Reason::PeerGone);
+    }
+    state.to.maps.targets
 }
 
 /// Messages beyond the limit whose last byte may not have made the sender wait.
@@ -157,7 +173,8 @@ pub(crate) fn leave_if_unfit(rules: Rules, state: &mut State) -> bool {
         return false;
     }
     state.to.maps.targets = false;
-    let nobody_between = sender_sleeps(rules, state) || !rules.has(Rule::NobodyBetween);
+    let may_be_between = state.said && !sender_sleeps(rules, state);
+    let nobody_between = !may_be_between || !rules.has(Rule::NobodyBetween);
     if state.paired && may_leave(rules, state) && nobody_between {
         leave(state);
     }

@@ -21,8 +21,8 @@ impl Machine {
     /// Not a promise, but what makes the promises worth something.
     pub(crate) const RETURNS: &str = "a direction returns from the kernel path";
 
-    /// The same of sockets that block.
-    pub(crate) const LEAVE: &str = "both ends leave the maps";
+    /// The same of sockets that block; who has never redirected keeps nobody.
+    pub(crate) const LEAVE: &str = "both ends leave the maps after a redirect";
 
     /// The state after the step, if it can be taken and changes anything.
     fn step(&self, before: &State, action: Action) -> Option<State> {
@@ -263,10 +263,10 @@ impl Model for Machine {
             Checked::always(Property::NoHang.name(), |m: &Self, s| !m.is_stuck(s)),
             Checked::always(Property::Bounded.name(), |m: &Self, s| !m.is_over_limit(s)),
             Checked::sometimes(Self::RETURNS, |_, s: &State| {
-                s.sender.is_between() && s.write_seq > 0
+                s.sender.redirects() && s.write_seq > 0
             }),
             Checked::sometimes(Self::LEAVE, |_, s: &State| {
-                s.paired && s.from.maps.count() == 0 && s.to.maps.count() == 0
+                s.said && s.from.maps.count() == 0 && s.to.maps.count() == 0
             }),
         ]
     }

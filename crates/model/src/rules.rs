@@ -43,13 +43,15 @@ pub enum Rule {
     SourceFirst,
     /// `all_is_queued`: a direction returns only when nobody holds the peer's lock.
     PeerUnlocked,
+    /// `say_first`: a direction says that it redirects before it looks for the target.
+    SaysFirst,
 
     /// Not in the code: the socket leaves the maps only if nobody came into its calls meanwhile.
     InsideLast,
 }
 
 impl Rule {
-    const LAST_OF_THE_CODE: Self = Self::PeerUnlocked;
+    const LAST_OF_THE_CODE: Self = Self::SaysFirst;
 }
 
 /// A set of rules.

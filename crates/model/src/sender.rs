@@ -1,10 +1,10 @@
 //! The sending thread: `tcp_bpf_sendmsg`, `tcp_bpf_send_verdict`, `bpf_tcp_ingress`
 //! (net/ipv4/tcp_bpf.c, Linux 6.12 and 6.18).
 
-use crate::bpf::{Part, Verdict, sk_msg};
+use crate::bpf::{Part, Verdict, finds_target, sk_msg};
 use crate::case::Case;
 use crate::rules::Rules;
-use crate::state::{End, Fault, Piece, Sender, State};
+use crate::state::{Byte, End, Fault, Piece, Sender, State};
 use crate::tcp;
 
 pub(crate) fn may_send(case: &Case, state: &State) -> bool {
@@ -27,10 +27,21 @@ pub(crate) fn send(rules: Rules, case: &Case, state: &mut State, part: Part) {
     } else {
         Verdict::Pass
     };
-    if verdict != Verdict::Pass {
-        let is_head = verdict == Verdict::RedirectHead;
-        state.sender = Sender::Verdict { byte, is_head };
-    } else if tcp::has_room(case, state) {
+    match verdict {
+        Verdict::Pass => over_tcp(case, state, holds_psock),
+        Verdict::Begin { is_head } => state.sender = Sender::Begins { byte, is_head },
+        Verdict::Redirect | Verdict::RedirectHead => {
+            let is_head = verdict == Verdict::RedirectHead;
+            state.sender = Sender::Verdict { byte, is_head };
+            state.sent += 1;
+        }
+    }
+}
+
+/// The next message goes to TCP's queue, or waits for room there.
+fn over_tcp(case: &Case, state: &mut State, holds_psock: bool) {
+    let byte = state.sent;
+    if tcp::has_room(case, state) {
         tcp::write(state, byte);
         state.sender = Sender::AtRest;
     } else if state.from.blocks() {
@@ -40,6 +51,18 @@ pub(crate) fn send(rules: Rules, case: &Case, state: &mut State, part: Part) {
         return;
     }
     state.sent += 1;
+}
+
+/// The look for the target after the direction has said that it redirects, in the same call.
+fn begin(case: &Case, state: &mut State, byte: Byte, is_head: bool) {
+    if finds_target(state) {
+        state.sender = Sender::Verdict { byte, is_head };
+        state.sent += 1;
+    } else if state.end == End::Open {
+        over_tcp(case, state, true);
+    } else {
+        state.sender = Sender::AtRest;
+    }
 }
 
 /// The last byte of a message. If the socket has left the maps meanwhile, or the connection was reset,
@@ -56,8 +79,10 @@ fn send_rest(rules: Rules, case: &Case, state: &mut State) {
 pub(crate) fn go_on(rules: Rules, case: &Case, state: &mut State, target_is_locked: bool) -> bool {
     match state.sender {
         Sender::AtRest => return false,
+        Sender::Begins { byte, is_head } => begin(case, state, byte, is_head),
         // tcp_bpf_sendmsg_redir: EPIPE when the target has no psock any more
         Sender::Verdict { byte, is_head } if state.to.maps.count() > 0 => {
+            state.said = true;
             state.sender = Sender::Ingress { byte, is_head };
         }
         Sender::Verdict { .. } => {

@@ -35,6 +35,11 @@ pub(crate) enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Sender {
     AtRest,
+    /// The first redirect of a direction: it has said so in `struct conn`, and looks for the target next.
+    Begins {
+        byte: Byte,
+        is_head: bool,
+    },
     /// The verdict was "redirect": in `tcp_bpf_send_verdict`, own lock released. After a head, the last
     /// byte of the message is left.
     Verdict {
@@ -56,12 +61,17 @@ pub(crate) enum Sender {
 }
 
 impl Sender {
-    /// The message, or the rest of it, is in neither queue.
-    pub(crate) fn is_between(self) -> bool {
+    /// The verdict was "redirect".
+    pub(crate) fn redirects(self) -> bool {
         matches!(
             self,
             Self::Verdict { .. } | Self::Ingress { .. } | Self::HasRest
         )
+    }
+
+    /// The message, or the rest of it, is in neither queue.
+    pub(crate) fn is_between(self) -> bool {
+        self.redirects() || matches!(self, Self::Begins { .. })
     }
 
     /// It holds the psock of its own socket.
@@ -218,6 +228,8 @@ pub struct State {
     /// The addresses of both sockets are in `conns`.
     pub(crate) paired: bool,
     pub(crate) tx: Tx,
+    /// `SIDE_REDIRECTS` of the sender's end.
+    pub(crate) said: bool,
     pub(crate) sender: Sender,
     /// Messages that `send` took.
     pub(crate) sent: Byte,
@@ -276,6 +288,7 @@ impl State {
             },
             paired: false,
             tx: Tx::Start,
+            said: false,
             sender: Sender::AtRest,
             sent: 0,
             write_seq: 0,

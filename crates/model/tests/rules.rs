@@ -103,6 +103,16 @@ fn released_while_a_sender_is_between_verdict_and_queue() {
 }
 
 #[test]
+fn comes_to_block_while_its_sender_redirects_for_the_first_time() {
+    let case = Case {
+        reader: File::BLOCKS_LATER,
+        messages: 2,
+        ..Case::PLAIN
+    };
+    needed(case, Rule::SaysFirst, Property::NoCallFails);
+}
+
+#[test]
 fn a_segment_arrives_between_look_and_removal() {
     // Else the last look and the removal are one step in the model.
     let rules = Rules::all().without(Rule::SourceFirst);

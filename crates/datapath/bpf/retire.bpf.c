@@ -16,7 +16,7 @@ int beeline_retire(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct handshake own;
 	__u32 *reason;
 
-	if (!ctx->sk || !end || end->retiring || was_never_enrolled(end))
+	if (!ctx->sk || !end || end->retiring)
 		return 0;
 	own = end->own;
 	reason = bpf_map_lookup_elem(&chosen, &own);

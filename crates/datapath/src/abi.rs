@@ -49,7 +49,8 @@ pub const CAPTURE_MAX: u32 = types::capture_limits::CAPTURE_MAX.0;
 ///
 /// # Safety
 /// The type must be `repr(C)`, without padding that is read, and valid for every bit pattern.
-pub(crate) unsafe trait Wire: Copy + Default {
+pub unsafe trait Wire: Copy + Default {
+    /// As they stand in a map.
     fn bytes(&self) -> &[u8] {
         // SAFETY: the implementor is a plain repr(C) value; the slice covers just it.
         unsafe {

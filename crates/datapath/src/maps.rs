@@ -93,7 +93,12 @@ impl Maps {
         Ok(Self { by_name })
     }
 
-    pub(crate) fn get(&self, name: &str) -> &MapHandle {
+    /// One of them, by its name in `bpf/lib/maps.h`.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &MapHandle {
         &self.by_name[name]
     }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -110,6 +110,24 @@ kernel_test! {
         assert_eq!((totals.enrolled, totals.paired), (4, 2));
         expect_reasons(&totals, &[(Reason::Blocking, 4)]);
         Ok(())
+    }
+
+    /// The kernel would take the client, which has not heard of the end, but not the server.
+    fn connection_that_is_ending_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        let lost = Dropping::arriving(&stage.client, "tcp flags fin")?;
+        pair.1.shutdown(Shutdown::Write)?;
+        unblock(&pair)?;
+        adopter.look()?;
+        assert_eq!((enrolled(&bed), bed.conns().len()), (0, 0));
+        lost.end()?;
+        traffic::write_all(&pair.0, b"request")?;
+        traffic::read_all(&pair.1, &mut [0; 7])?;
+        drop(pair);
+        bed.none_enrolled(&[(Reason::Blocking, 1)])
     }
 
     /// What counts at the handshake is the client's socket and the listener.

@@ -331,6 +331,13 @@ kernel_test! {
         Ok(())
     }
 
+    fn small_segments_start_as_the_kernel_has_it(cgroup: &Cgroup) -> Result {
+        const TCP_INIT_CWND: u32 = 10;
+        let Stream { _pods, a, b, .. } = Stream::open(cgroup)?;
+        assert_eq!((congestion_window(&a).0, congestion_window(&b).0), (TCP_INIT_CWND, TCP_INIT_CWND));
+        Ok(())
+    }
+
     fn congestion_window_that_a_route_limits_stays_so(cgroup: &Cgroup) -> Result {
         const LOCKED: u32 = 30;
         let bed = bed(cgroup)?;

@@ -164,6 +164,17 @@ kernel_test! {
         Ok(())
     }
 
+    fn message_that_was_read_in_part_is_not_timed(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (a, b) = connection()?;
+        write_all(&a, &[7; 100])?;
+        read_all(&b, &mut [0; 50])?;
+        write_all(&a, &[7; 100])?;
+        assert_eq!(host(&bed)?[Hist::Read].count(), 0);
+        drop((a, b));
+        Ok(())
+    }
+
     /// The first eight of a socket, and one in eight of those that follow.
     fn reads_of_many_messages_are_timed_by_samples(cgroup: &Cgroup) -> Result {
         let bed = Bed::with(cgroup, Options::default())?;

@@ -633,7 +633,7 @@ static __always_inline enum reason hold_back(struct settings *set, struct tcp_so
 static __always_inline bool may_pass(enum reason reason)
 {
 	return reason == REASON_QUEUE_FULL || reason == REASON_BLOCKING ||
-	       reason == REASON_OPTION || reason == REASON_PEER_LATE;
+	       reason == REASON_PEER_LATE;
 }
 
 /* A direction that was left for want of room comes back when the reader has caught up with half of

@@ -175,13 +175,16 @@ kernel_test! {
     /// One byte is under way, another waits for its acknowledgement, and TCP takes no more.
     fn last_bytes_of_two_messages_make_the_sender_wait(cgroup: &Cgroup) -> Result {
         let Stream { bed, _pods, mut a, b, mut to_b, mut at_b } = Stream::open(cgroup)?;
+        let mut written = 0;
         for round in 1..=20 {
             let filled = fill(&mut a, &mut to_b)?;
             assert!(filled > u64::from(LIMIT), "round {round}");
             read_exactly(&b, &mut at_b, filled)?;
             wait_for("the acknowledgement", SOON, || low_water(&a) == 0)?;
+            written += filled;
         }
-        let kernel = sent(&bed)?.1;
+        let (redirected, kernel) = sent(&bed)?;
+        assert_eq!(redirected + kernel, written, "each message has a verdict");
         assert!(kernel < 4096, "{kernel} bytes over the kernel path");
         Ok(())
     }

@@ -139,6 +139,9 @@ kernel_test! {
             let ends = bed.ends()?;
             assert!(ends.iter().all(|end| end.end.redirected_bytes == 0));
             if ends.iter().all(|end| end.has_psock == 1) {
+                let sent = exchange(&a, &b, 10_000)?;
+                drop((a, b));
+                assert!(bed.emptied()?.closed_redirected_bytes >= sent, "it returned to the redirect");
                 return Ok(());
             }
             drop((a, b));

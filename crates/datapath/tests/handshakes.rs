@@ -12,7 +12,7 @@ use common::{
 };
 use datapath::abi::Reason;
 use socket2::{Domain, SockRef, Socket, Type};
-use testbed::traffic::{STALL, SocketOptions, accept, read_all};
+use testbed::traffic::{STALL, SocketOptions, accept, pair, read_all};
 use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
 
 const PORT: u16 = 8080;
@@ -155,6 +155,22 @@ kernel_test! {
         // As each end goes on from the other's SYN or from the answer to its own.
         let elsewhere = bed.totals()?.count(Reason::PeerElsewhere);
         bed.none_enrolled(&[(Reason::PeerElsewhere, elsewhere), (Reason::NoRecord, 2 - elsewhere)])
+    }
+
+    /// Two instances on one cgroup, of which each would enrol it.
+    fn socket_that_another_sockmap_has_is_left_alone(cgroup: &Cgroup) -> Result {
+        let beds = [Bed::on(cgroup)?, Bed::on(cgroup)?];
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        let has = |bed: &&Bed| !bed.enrolled().is_empty();
+        let (owners, others): (Vec<_>, Vec<_>) = beds.iter().partition(has);
+        assert_eq!((owners.len(), others.len()), (1, 1));
+        assert!(others[0].conns().is_empty() && others[0].ends()?.is_empty());
+        let sent = exchange(&a, &b, 100_000)?;
+        drop((a, b));
+        owners[0].all_redirected(1, sent)?;
+        others[0].none_enrolled(&[(Reason::ForeignSockmap, 1)])
     }
 
     fn multipath_tcp_is_left_alone(cgroup: &Cgroup) -> Result {

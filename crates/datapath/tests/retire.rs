@@ -132,9 +132,16 @@ fn expect_plain(bed: &Bed, sock: &TcpStream) -> Result {
 fn retire_sender(bed: &Bed, sock: &TcpStream) -> Result {
     let (key, port) = (key_of(bed, sock)?, sock.local_addr()?.port());
     let is_plain = |end: &EndRecord| end.endpoints.local_port == port && end.has_psock == 0;
+    let mut patience = Duration::from_millis(50);
     let left = || {
-        let early = Instant::now() + Duration::from_millis(100);
-        let outcome = drain::retire(bed, &[key], Reason::Retired, early, |_| {});
+        patience *= 2;
+        let outcome = drain::retire(
+            bed,
+            &[key],
+            Reason::Retired,
+            Instant::now() + patience,
+            |_| {},
+        );
         assert!(matches!(outcome, Ok(Outcome::Held(_))), "{outcome:?}");
         ends_of(bed, sock).is_ok_and(|ends| ends.iter().any(is_plain))
     };
@@ -258,10 +265,11 @@ kernel_test! {
             Ok(got)
         });
         wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
-        // Before that, threads of other tests may hold it, which send.
+        // Before that, threads of other tests may hold it, which send; the longer it is waited for, the fewer.
+        let mut patience = Duration::from_millis(500);
         let held_by_reader = || {
-            let early = Instant::now() + Duration::from_secs(1);
-            match drain::retire(&bed, &[key], Reason::Retired, early, |_| {}) {
+            patience *= 2;
+            match drain::retire(&bed, &[key], Reason::Retired, Instant::now() + patience, |_| {}) {
                 Ok(Outcome::Held(held)) => held.iter().any(|held| held.by == HeldBy::Reader),
                 other => panic!("released under a reader: {other:?}"),
             }

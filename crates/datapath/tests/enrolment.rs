@@ -7,12 +7,12 @@ use std::thread;
 
 use common::part::{MESSAGE, Part, Player};
 use common::{
-    Bed, LARGE, Result, exchange, exchange_in, expect_bytes, expect_connections, expect_reasons,
-    one_way, seed, talk,
+    Bed, LARGE, Result, SOON, exchange, exchange_in, expect_bytes, expect_connections,
+    expect_reasons, one_way, seed, talk,
 };
-use datapath::abi::Reason;
+use datapath::abi::{EndRecord, Reason};
 use testbed::traffic::{SocketOptions, accept, pair, read_all, rr, stream};
-use testbed::{Cgroup, NetNs, Node, kernel_test};
+use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
 
 /// One connection between namespaces, a stream each way at once.
 fn redirected(bed: &Bed, client: &NetNs, server: &NetNs, ip: impl Into<IpAddr>) -> Result {
@@ -139,9 +139,10 @@ kernel_test! {
             let ends = bed.ends()?;
             assert!(ends.iter().all(|end| end.end.redirected_bytes == 0));
             if ends.iter().all(|end| end.has_psock == 1) {
-                let sent = exchange(&a, &b, 10_000)?;
-                drop((a, b));
-                assert!(bed.emptied()?.closed_redirected_bytes >= sent, "it returned to the redirect");
+                let redirected = |end: &EndRecord| end.end.redirected_bytes > 0;
+                wait_for("both directions to return to the redirect", SOON, || {
+                    talk(&a, &b).is_ok() && bed.ends().is_ok_and(|ends| ends.iter().all(redirected))
+                })?;
                 return Ok(());
             }
             drop((a, b));

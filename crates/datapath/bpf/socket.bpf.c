@@ -768,8 +768,10 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	peer = mirror(end->own);
 	if (end->tx != TX_REDIRECT)
 		say_first(end);
+	/* Whatever takes a socket from the targets can be seen before that. */
 	if (bpf_msg_redirect_hash(msg, &targets, &peer, BPF_F_INGRESS) != SK_PASS)
-		return over_kernel_path(msg, end, REASON_PEER_GONE);
+		return over_kernel_path(msg, end,
+					hold_back(set, own, end, &unread) ?: REASON_PEER_GONE);
 	if (size < msg->size)
 		bpf_msg_apply_bytes(msg, size);
 	end->tx = TX_REDIRECT;

@@ -11,7 +11,7 @@ use common::{
     expect_reasons, one_way, seed, talk,
 };
 use datapath::abi::{EndRecord, Reason};
-use testbed::traffic::{SocketOptions, accept, pair, read_all, rr, stream};
+use testbed::traffic::{SocketOptions, accept, pair, read_all, rr, stream, write_all};
 use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
 
 /// One connection between namespaces, a stream each way at once.
@@ -149,6 +149,22 @@ kernel_test! {
             bed.emptied()?;
         }
         panic!("each left");
+    }
+
+    /// Invariant 7, of a direction that asks with each message whether it may return.
+    fn direction_is_counted_once_for_all_its_messages(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        b.set_nonblocking(false)?;
+        for _ in 0..10 {
+            write_all(&a, b"hello")?;
+            read_all(&b, &mut [0; 5])?;
+        }
+        assert_eq!(bed.totals()?.count(Reason::Blocking), 1);
+        Ok(())
     }
 
     fn two_hundred_connections_at_once_do_not_mix(cgroup: &Cgroup) -> Result {

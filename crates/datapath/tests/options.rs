@@ -114,22 +114,6 @@ kernel_test! {
         Ok(())
     }
 
-    /// Invariant 7, of a direction that asks with each message whether it may return.
-    fn direction_is_counted_once_for_all_its_messages(cgroup: &Cgroup) -> Result {
-        let bed = Bed::on(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (a, b) = pair(&client, &web, web.ip())?;
-        talk(&a, &b)?;
-        set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 2)?;
-        for _ in 0..10 {
-            write_all(&a, b"hello")?;
-            read_all(&b, &mut [0; 5])?;
-        }
-        assert_eq!(bed.totals()?.count(Reason::Option), 1);
-        Ok(())
-    }
-
     fn low_water_mark_is_heeded(cgroup: &Cgroup) -> Result {
         let _bed = Bed::on(cgroup)?;
         let node = Node::new()?;

@@ -383,7 +383,8 @@ kernel_test! {
         wait_for("the data", SOON, || a.peek(&mut [0]).is_ok())?;
         adopter.look()?;
         read_all(&a, &mut [0; 5])?;
-        adopter.look()?;
+        // A look passes it by while a packet of it is on its way.
+        wait_for("its adoption", SOON, || adopter.look().is_ok() && bed.enrolled().len() == 4)?;
         exchange(&a, &b, BYTES)?;
         let redirected: u64 = bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum();
         assert!(redirected > BYTES, "{redirected} bytes");

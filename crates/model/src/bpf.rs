@@ -34,10 +34,10 @@ pub(crate) enum Part {
 
 /// `beeline_sk_msg`.
 pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State, part: Part) -> Verdict {
-    if let Tx::Kernel(reason) = state.tx {
-        if !may_return(rules, case, state, reason, part) {
-            return Verdict::Pass;
-        }
+    if let Tx::Kernel(reason) = state.tx
+        && !may_return(rules, case, state, reason, part)
+    {
+        return Verdict::Pass;
     }
     if state.tx == Tx::Start && !state.paired {
         return over_kernel_path(state, Reason::PeerLate);

@@ -8,50 +8,15 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use common::stage::{Stage, unblock};
 use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_reasons, seed, set_option};
 use datapath::abi::{Mode, Reason, Totals};
 use datapath::adopt::Adopter;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, stream};
-use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
+use testbed::{Cgroup, kernel_test, wait_for};
 
 const BYTES: u64 = 1 << 20;
-
-/// Two pods.
-struct Stage {
-    _node: Node,
-    web: Pod,
-    client: Pod,
-}
-
-impl Stage {
-    fn new() -> Result<Self> {
-        let node = Node::new()?;
-        Ok(Self {
-            web: node.pod("web")?,
-            client: node.pod("client")?,
-            _node: node,
-        })
-    }
-
-    /// Both ends block, as std makes them.
-    fn blocking_pair(&self) -> Result<(TcpStream, TcpStream)> {
-        let listener = self.web.run(|| TcpListener::bind((self.web.ip(), 0)))??;
-        let addr = listener.local_addr()?;
-        let a = self.client.run(|| TcpStream::connect(addr))??;
-        let b = listener.accept()?.0;
-        for sock in [&a, &b] {
-            traffic::bounded(sock)?;
-        }
-        Ok((a, b))
-    }
-}
-
-fn unblock((a, b): &(TcpStream, TcpStream)) -> Result {
-    a.set_nonblocking(true)?;
-    b.set_nonblocking(true)?;
-    Ok(())
-}
 
 fn enrolled(bed: &Bed) -> usize {
     bed.enrolled().len()

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::stage::Stage;
 use common::{
     Bed, Result, SOON, disconnect, exchange, expect_connections, expect_reasons, seed, set_option,
     talk,
@@ -24,7 +25,7 @@ use datapath::earlier::{Connection, Earlier};
 use testbed::isolate::TEST_CGROUP;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, SocketOptions, stream};
-use testbed::{Cgroup, Masquerade, Node, Pod, kernel_test, wait_for};
+use testbed::{Cgroup, Masquerade, kernel_test, wait_for};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -69,27 +70,6 @@ impl<'a> Late<'a> {
         self.remember(found)?;
         self.adopter.look()?;
         Ok(count)
-    }
-}
-
-struct Stage {
-    node: Node,
-    web: Pod,
-    client: Pod,
-}
-
-impl Stage {
-    fn new() -> Result<Self> {
-        let node = Node::new()?;
-        Ok(Self {
-            web: node.pod("web")?,
-            client: node.pod("client")?,
-            node,
-        })
-    }
-
-    fn pair(&self) -> Result<(TcpStream, TcpStream)> {
-        Ok(traffic::pair(&self.client, &self.web, self.web.ip())?)
     }
 }
 

@@ -3,52 +3,24 @@
 
 mod common;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
+use common::stage::{Stage, unblock};
 use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, fill_up, poll, seed};
 use datapath::abi::{Candidate, Conn, Reason, Wire};
 use datapath::adopt::Adopter;
 use libbpf_rs::{MapCore, MapFlags};
 use socket2::SockRef;
-use testbed::traffic::pair;
 use testbed::traffic::pattern::Pattern;
-use testbed::{Cgroup, Node, Pod, kernel_test, traffic, wait_for};
+use testbed::{Cgroup, kernel_test, wait_for};
 
-/// Two pods.
-struct Stage {
-    _node: Node,
-    web: Pod,
-    client: Pod,
-}
-
-impl Stage {
-    fn new() -> Result<Self> {
-        let node = Node::new()?;
-        Ok(Self {
-            web: node.pod("web")?,
-            client: node.pod("client")?,
-            _node: node,
-        })
-    }
-
-    fn pair(&self) -> Result<(TcpStream, TcpStream)> {
-        Ok(pair(&self.client, &self.web, self.web.ip())?)
-    }
-
-    /// The ends block until their connection waits to be adopted.
-    fn waiting_pair(&self, bed: &Bed) -> Result<(TcpStream, TcpStream)> {
-        let listener = self.web.run(|| TcpListener::bind((self.web.ip(), 0)))??;
-        let addr = listener.local_addr()?;
-        let a = self.client.run(|| TcpStream::connect(addr))??;
-        let b = listener.accept()?.0;
-        assert_eq!(bed.waiting().len(), 1);
-        for sock in [&a, &b] {
-            traffic::bounded(sock)?;
-            sock.set_nonblocking(true)?;
-        }
-        Ok((a, b))
-    }
+/// The ends blocked until their connection waited to be adopted.
+fn waiting_pair(stage: &Stage, bed: &Bed) -> Result<(TcpStream, TcpStream)> {
+    let pair = stage.blocking_pair()?;
+    assert_eq!(bed.waiting().len(), 1);
+    unblock(&pair)?;
+    Ok(pair)
 }
 
 /// Changes all values of a map.
@@ -96,7 +68,7 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let adopter = Adopter::load(&bed)?;
         let stage = Stage::new()?;
-        let (a, b) = stage.waiting_pair(&bed)?;
+        let (a, b) = waiting_pair(&stage, &bed)?;
         let add = |to: u64| move |both: &mut Candidate| both.conn.server.cookie = both.conn.server.cookie.wrapping_add(to);
         change(&bed, "waiting", add(1))?;
         adopter.look()?;
@@ -112,7 +84,7 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let adopter = Adopter::load(&bed)?;
         let stage = Stage::new()?;
-        let (a, b) = stage.waiting_pair(&bed)?;
+        let (a, b) = waiting_pair(&stage, &bed)?;
         let client = bed.waiting()[0];
         bed.get("conns").update(client.bytes(), Conn::default().bytes(), MapFlags::NO_EXIST)?;
         adopter.look()?;

@@ -310,56 +310,69 @@ kernel_test! {
 
     /// A direction that TCP's back-pressure holds is given back with the options that it had.
     fn a_sender_without_room_gets_its_options_back(cgroup: &Cgroup) -> Result {
-        let options = Options { queue_limit: 100_000, ..Options::default() };
-        let bed = Bed::with(cgroup, options)?;
-        let mut pods = Pods::connect(1)?;
-        let (mut a, b) = pods.pairs.remove(0);
-        let seed = seed();
-        let mut pattern = Pattern::new(seed);
-        let filled = fill(&mut a, &mut pattern, 20_000)?;
-        wait_for("back-pressure", SOON, || not_sent_low_water(&a) == 1)?;
-        let key = key_of(&bed, &a)?;
-        retire_sender(&bed, &a)?;
-        let mut got = vec![0; usize::try_from(filled)?];
-        traffic::read_all(&b, &mut got)?;
-        assert_eq!(Pattern::new(seed).differs(&got), None, "the first wrong byte");
-        released(drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?);
-        expect_plain(&bed, &a)?;
-        // Now: nobody would give it back after a detach.
-        assert_eq!(not_sent_low_water(&a), 0);
-        exchange(&a, &b, ROUND)?;
-        assert_eq!(not_sent_low_water(&a), 0);
-        Ok(())
+        gets_its_options_back(
+            cgroup,
+            |a, pattern| {
+                let filled = fill(a, pattern, 20_000)?;
+                wait_for("back-pressure", SOON, || not_sent_low_water(a) == 1)?;
+                Ok(filled)
+            },
+            |b, got| Ok(traffic::read_all(b, got)?),
+        )
     }
 
     /// Likewise when it has much to send.
     fn a_sender_that_sent_much_gets_its_options_back(cgroup: &Cgroup) -> Result {
-        let options = Options { queue_limit: 100_000, ..Options::default() };
-        let bed = Bed::with(cgroup, options)?;
-        let mut pods = Pods::connect(1)?;
-        let (mut a, b) = pods.pairs.remove(0);
-        let seed = seed();
-        let mut pattern = Pattern::new(seed);
-        let filled = fill_up(&mut a, &mut pattern)?;
-        assert_eq!(not_sent_low_water(&a), 1);
-        let key = key_of(&bed, &a)?;
-        retire_sender(&bed, &a)?;
-        let mut got = vec![0; usize::try_from(filled)?];
-        // So slowly that the first acknowledgement which the sender gets, out of the maps already, is not of all
-        // that it has to send.
-        for piece in got.chunks_mut(2000) {
-            traffic::read_all(&b, piece)?;
-            thread::sleep(Duration::from_millis(2));
-        }
-        assert_eq!(Pattern::new(seed).differs(&got), None, "the first wrong byte");
-        released(drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?);
-        expect_plain(&bed, &a)?;
-        // Now: nobody would give it back after a detach.
-        assert_eq!(not_sent_low_water(&a), 0);
-        exchange(&a, &b, ROUND)?;
-        assert_eq!(not_sent_low_water(&a), 0);
-        Ok(())
+        gets_its_options_back(cgroup, fill_up, |b, got| {
+            // So slowly that the first acknowledgement which the sender gets, out of the maps already, is not of all
+            // that it has to send.
+            for piece in got.chunks_mut(2000) {
+                traffic::read_all(b, piece)?;
+                thread::sleep(Duration::from_millis(2));
+            }
+            Ok(())
+        })
     }
+}
+
+/// A sender that is out of the maps before its reader reads what `fill` left there.
+fn gets_its_options_back(
+    cgroup: &Cgroup,
+    fill: impl Fn(&mut TcpStream, &mut Pattern) -> Result<u64>,
+    read: impl Fn(&TcpStream, &mut [u8]) -> Result,
+) -> Result {
+    let options = Options {
+        queue_limit: 100_000,
+        ..Options::default()
+    };
+    let bed = Bed::with(cgroup, options)?;
+    let mut pods = Pods::connect(1)?;
+    let (mut a, b) = pods.pairs.remove(0);
+    let seed = seed();
+    let filled = fill(&mut a, &mut Pattern::new(seed))?;
+    assert_eq!(not_sent_low_water(&a), 1);
+    let key = key_of(&bed, &a)?;
+    retire_sender(&bed, &a)?;
+    let mut got = vec![0; usize::try_from(filled)?];
+    read(&b, &mut got)?;
+    assert_eq!(
+        Pattern::new(seed).differs(&got),
+        None,
+        "the first wrong byte"
+    );
+    released(drain::retire(
+        &bed,
+        &[key],
+        Reason::Retired,
+        soon(),
+        |_| {},
+    )?);
+    expect_plain(&bed, &a)?;
+    // Now: nobody would give it back after a detach.
+    assert_eq!(not_sent_low_water(&a), 0);
+    exchange(&a, &b, ROUND)?;
+    assert_eq!(not_sent_low_water(&a), 0);
+    Ok(())
 }
 
 /// The option that back-pressure changes.

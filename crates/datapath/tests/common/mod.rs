@@ -22,6 +22,7 @@ use testbed::{Cgroup, NetNs, Node, Pod, traffic, wait_for};
 
 pub mod late_page;
 pub mod part;
+pub mod stage;
 
 /// What tests return: the errors of every crate fit in.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

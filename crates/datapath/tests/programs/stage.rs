@@ -241,7 +241,9 @@ pub fn play_twice<T>(
     let plain = scenario(&Stage::new()?).map_err(|error| format!("kernel path: {error}"))?;
     let bed = Bed::with(cgroup, Options::default())?;
     println!("with Beeline");
-    let beeline = watched(&bed, || scenario(&Stage::new()?))
+    // Until its connections are over: without its links the end of a stream would never arrive.
+    let stage = Stage::new()?;
+    let beeline = watched(&bed, || scenario(&stage))
         .map_err(|error| format!("with Beeline: {error}; {}", state(&bed)))?;
     Ok((plain, beeline, bed.emptied()?))
 }

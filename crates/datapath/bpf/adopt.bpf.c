@@ -132,7 +132,7 @@ static __always_inline void client_enters(struct tcp_sock *tp, struct end *end,
 					  struct candidate *both)
 {
 	struct conn conn = {
-		.client = { .sk = both->conn.client.sk, .cookie = both->conn.client.cookie },
+		.client = both->conn.client,
 		.returns = both->conn.returns,
 		.pair = both->conn.pair,
 	};

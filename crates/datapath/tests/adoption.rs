@@ -95,6 +95,22 @@ kernel_test! {
         bed.none_enrolled(&[(Reason::Blocking, 1)])
     }
 
+    /// Two instances on one cgroup, which both wait for it.
+    fn socket_that_another_sockmap_has_is_left_alone(cgroup: &Cgroup) -> Result {
+        let beds = [Bed::on(cgroup)?, Bed::on(cgroup)?];
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        unblock(&pair)?;
+        for bed in &beds {
+            Adopter::load(bed)?.look()?;
+        }
+        assert_eq!(beds.each_ref().map(|bed| (enrolled(bed), bed.conns().len())), [(2, 1), (0, 0)]);
+        let sent = exchange(&pair.0, &pair.1, BYTES)?;
+        drop(pair);
+        assert_eq!(beds[0].emptied()?.closed_redirected_bytes, sent);
+        beds[1].none_enrolled(&[(Reason::Blocking, 1)])
+    }
+
     /// What counts at the handshake is the client's socket and the listener.
     fn either_end_that_blocks_is_enough(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;

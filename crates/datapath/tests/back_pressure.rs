@@ -19,6 +19,9 @@ const LIMIT: u32 = 1 << 20;
 /// Bytes under way over the kernel path while the reader is behind; bpf/lib/flight.h.
 const FLIGHT: u32 = 64 << 10;
 
+/// What a full-sized segment carries over `lo`, whose MTU is 65,536, with timestamps.
+const LOOPBACK_SEGMENT: u32 = 65_483;
+
 /// include/uapi/linux/tcp.h
 const TCP_NOTSENT_LOWAT: i32 = 25;
 
@@ -331,6 +334,29 @@ kernel_test! {
         let pod = Node::new()?.pod("pod")?;
         let (a, b) = pair(&pod, &pod, std::net::Ipv4Addr::LOCALHOST)?;
         assert_eq!((congestion_window(&a).0, congestion_window(&b).0), (2, 2));
+        Ok(())
+    }
+
+    /// Of a single one the reader's kernel would tell late; here a segment is as large as all that may be under way.
+    fn two_segments_are_under_way_however_large(cgroup: &Cgroup) -> Result {
+        let _bed = bed(cgroup)?;
+        let pod = Node::new()?.pod("pod")?;
+        // BBR's window is four at least.
+        pod.sysctl("net.ipv4.tcp_congestion_control", "reno")?;
+        let (mut a, b) = pair(&pod, &pod, std::net::Ipv4Addr::LOCALHOST)?;
+        answers(&a, &b)?;
+        // So that TCP takes much, for which its window counts.
+        common::set_option(&a, libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1 << 20)?;
+        a.set_nonblocking(true)?;
+        let seed = seed();
+        let (mut to_b, mut at_b) = (Pattern::new(seed), Pattern::new(seed));
+        for _ in 0..3 {
+            let filled = common::fill(&mut a, &mut to_b, 65_536)?;
+            let segments = congestion_window(&a).0;
+            assert!(segments >= 2, "{segments}");
+            read_exactly(&b, &mut at_b, filled)?;
+        }
+        assert_eq!(congestion_window(&a), (2, LOOPBACK_SEGMENT));
         Ok(())
     }
 

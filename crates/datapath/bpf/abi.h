@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 11,
+	BEELINE_ABI = 12,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -215,9 +215,8 @@ struct side {
 
 /* What an end says of itself. */
 enum side_flag {
-	SIDE_LEFT = 1, /* it is no target any more, as it blocks or has an option */
-	SIDE_OUT = 2, /* if its connection leaves: it has left the maps */
-	SIDE_REDIRECTS = 4, /* it has redirected, or is about to */
+	SIDE_OUT = 1, /* if its connection leaves: it has left the maps */
+	SIDE_REDIRECTS = 2, /* it has redirected, or is about to */
 	SIDES = 8, /* bits of one end in conn.flags */
 };
 

@@ -297,6 +297,7 @@ struct sk_psock {
 	struct sk_buff_head ingress_skb; /* has still to be put into ingress_msg */
 	struct list_head ingress_msg;
 	__u32 msg_tot_len;
+	struct list_head link; /* one struct sk_psock_link for each map that holds the socket */
 	refcount_t refcnt;
 };
 

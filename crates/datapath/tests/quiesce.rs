@@ -54,6 +54,35 @@ fn soon() -> Instant {
     Instant::now() + SOON
 }
 
+/// The lock of one end is taken by a thread that reads, then asked for by one with whose packet the socket may leave,
+/// for its option, and by one of the peer whose message was redirected before. `meanwhile` all of them wait.
+fn catch_a_message(cgroup: &Cgroup, meanwhile: impl Fn(&Bed) -> Result) -> Result {
+    let bed = Bed::on(cgroup)?;
+    let node = Node::new()?;
+    let (web, client) = (node.pod("web")?, node.pod("client")?);
+    let (a, b) = pair(&client, &web, web.ip())?;
+    talk(&a, &b)?;
+    traffic::write_all(&a, b"request")?;
+    // As long as something waits, more may come.
+    set_option(&b, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+    let mut page = LatePage::new();
+    let locks = read_until_asleep(b.try_clone()?, page.bytes(), 7);
+    let leaves = send_until_asleep(b.try_clone()?, b"answer", "lock_sock");
+    let caught = send_until_asleep(a.try_clone()?, &[7; 1000], "lock_sock");
+    meanwhile(&bed)?;
+    page.come();
+    for thread in [locks, leaves, caught] {
+        thread.join().expect("it panicked");
+    }
+    let mut got = [0; 1000];
+    traffic::read_all(&b, &mut got)?;
+    assert_eq!(got, [7; 1000]);
+    traffic::read_all(&a, &mut got[..6])?;
+    assert_eq!(&got[..6], b"answer");
+    exchange(&a, &b, 100_000)?;
+    Ok(())
+}
+
 kernel_test! {
     fn a_message_between_verdict_and_queue_is_waited_for(cgroup: &Cgroup) {
         if !pins::bpffs_mounted().unwrap() {
@@ -114,32 +143,17 @@ kernel_test! {
         assert!(looks > 1, "the first sender was waited for");
     }
 
-    /// The lock of one end is taken by a thread that reads, then asked for by one with whose packet the socket may leave,
-    /// for its option, and by one of the peer whose message was redirected before.
     fn message_between_verdict_and_queue_keeps_a_socket(cgroup: &Cgroup) -> Result {
-        let bed = Bed::on(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (a, b) = pair(&client, &web, web.ip())?;
-        talk(&a, &b)?;
-        traffic::write_all(&a, b"request")?;
-        // As long as something waits, more may come.
-        set_option(&b, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
-        let mut page = LatePage::new();
-        let locks = read_until_asleep(b.try_clone()?, page.bytes(), 7);
-        let leaves = send_until_asleep(b.try_clone()?, b"answer", "lock_sock");
-        let caught = send_until_asleep(a.try_clone()?, &[7; 1000], "lock_sock");
-        page.come();
-        for thread in [locks, leaves, caught] {
-            thread.join().expect("it panicked");
-        }
-        let mut got = [0; 1000];
-        traffic::read_all(&b, &mut got)?;
-        assert_eq!(got, [7; 1000]);
-        traffic::read_all(&a, &mut got[..6])?;
-        assert_eq!(&got[..6], b"answer");
-        assert_eq!(bed.totals()?.count(Reason::Option), 1);
-        exchange(&a, &b, 100_000)?;
-        Ok(())
+        catch_a_message(cgroup, |_| Ok(()))
+    }
+
+    /// Then the sender is no target any more, although it has not left.
+    fn message_between_verdict_and_queue_keeps_a_socket_that_is_retired(cgroup: &Cgroup) -> Result {
+        catch_a_message(cgroup, |bed| {
+            let soon = Instant::now() + Duration::from_millis(200);
+            let outcome = drain::retire(bed, &bed.conns(), Reason::Retired, soon, |_| {})?;
+            assert!(matches!(outcome, Outcome::Held(_)), "{outcome:?}");
+            Ok(())
+        })
     }
 }

@@ -45,6 +45,7 @@ fn begin_to_wait(rules: Rules, state: &mut State) {
     if rules.has(Rule::TargetsFirst) {
         state.untargeted = state.to.maps.socks;
         state.to.maps.targets = false;
+        state.from.maps.targets = false;
     }
 }
 

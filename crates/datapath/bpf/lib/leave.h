@@ -26,6 +26,12 @@ static __always_inline __u32 of_peer(const struct end *end, __u32 flags)
 	return is_client(end) ? flags >> SIDES : flags;
 }
 
+/* What the peer has said. If it says something later, it sees what was done before. */
+static __always_inline __u32 hear(struct conn *conn, const struct end *end)
+{
+	return of_peer(end, say(conn, end, 0));
+}
+
 /* Both ends of a connection have left: they may be enrolled again, as ends that blocked at first. */
 static __always_inline void may_come_back(struct conn *conn, struct handshake client)
 {
@@ -36,7 +42,7 @@ static __always_inline void may_come_back(struct conn *conn, struct handshake cl
 	candidate.client_netns = sock_netns(sock_of(&conn->client));
 	candidate.server_netns = sock_netns(sock_of(&conn->server));
 	candidate.not_before_ns = bpf_ktime_get_ns() + (AWAY_NS << (returns & 7));
-	bpf_map_update_elem(&waiting, &client, &candidate, BPF_ANY);
+	bpf_map_update_elem(&waiting, &client, &candidate, BPF_NOEXIST);
 	bpf_map_delete_elem(&conns, &client);
 }
 
@@ -75,12 +81,9 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int
 	bpf_map_delete_elem(&targets, &own);
 	if (!conn)
 		return;
-	peer = of_peer(end, say(conn, end, SIDE_LEFT));
+	peer = hear(conn, end);
 	if (!may_leave(sk, calls_that_send(sk)) ||
-	    (peer & SIDE_REDIRECTS &&
-	     !all_inside_sleep(sock_of(peer_side(conn, end)),
-			       peer & SIDE_LEFT ? MAPS_OF_A_LEAVING_SOCKET : MAPS_OF_A_SOCKET,
-			       senders)))
+	    (peer & SIDE_REDIRECTS && !all_inside_sleep(sock_of(peer_side(conn, end)), senders)))
 		return;
 	bpf_map_delete_elem(&socks, &own);
 	if (conn->leaves)

@@ -153,10 +153,6 @@ struct {
 	__type(value, struct rule_options);
 } rule_options SEC(".maps");
 
-/* Maps that hold an enrolled socket, each with a reference to its psock. */
-#define MAPS_OF_A_SOCKET 2
-#define MAPS_OF_A_LEAVING_SOCKET 1
-
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

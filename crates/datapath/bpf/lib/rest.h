@@ -37,25 +37,48 @@ static __always_inline int sleepers(struct sock *sk)
 	return at == head ? found : -1;
 }
 
-/* How many threads are inside tcp_bpf_recvmsg or tcp_bpf_sendmsg of the socket: each holds a
- * reference to the psock, beside those of the maps (net/ipv4/tcp_bpf.c).
- */
-static __always_inline int inside(struct sock *sk, int maps)
+/* More maps than this that hold a socket are not looked at. */
+#define MAX_MAPS 4
+
+/* How many maps hold a psock; 0 when that cannot be told, as while one is taken off the list. */
+static __always_inline int maps_of(struct sk_psock *psock)
 {
-	return READ(sk_psock, sock_psock(sk), refcnt.refs.counter) - maps;
+	struct list_head *head = (void *)psock + bpf_core_field_offset(struct sk_psock, link);
+	struct list_head *at = READ(sk_psock, psock, link.next);
+
+	for (int i = 0; i < MAX_MAPS; i++) {
+		if (at == head)
+			return i;
+		at = BPF_CORE_READ(at, next);
+	}
+	return 0;
+}
+
+/* How many threads are inside tcp_bpf_recvmsg or tcp_bpf_sendmsg of the socket: each holds a
+ * reference to the psock, beside those of the maps (net/ipv4/tcp_bpf.c). User space may take the socket out of one
+ * meanwhile: the kernel takes a map off the list before it drops its reference (sock_map_unref, net/core/sock_map.c),
+ * so that counting in this order never finds too few.
+ */
+static __always_inline int inside(struct sock *sk)
+{
+	struct sk_psock *psock = sock_psock(sk);
+	int held = READ(sk_psock, psock, refcnt.refs.counter);
+
+	barrier();
+	return held - maps_of(psock);
 }
 
 /* Whoever is inside a call of the socket sleeps there, but for at most `senders` that have its lock. A sender
  * that is between verdict and queue does neither, so none is: nothing is on its way from this socket.
  * Without a psock nobody is inside.
  */
-static __always_inline bool all_inside_sleep(struct sock *sk, int maps, int senders)
+static __always_inline bool all_inside_sleep(struct sock *sk, int senders)
 {
 	int asleep = sleepers(sk), awake;
 
 	if (!sock_psock(sk))
 		return true;
-	awake = inside(sk, maps) - asleep;
+	awake = inside(sk) - asleep;
 	return asleep >= 0 && (!awake || (awake == senders && READ(sock, sk, sk_lock.owned)));
 }
 
@@ -88,8 +111,7 @@ static __always_inline bool may_leave(struct sock *sk, int callers)
 	struct sk_psock *psock = sock_psock(sk);
 
 	return READ(sk_psock, psock, ingress_skb.qlen) == 0 && psock_unread(psock) == 0 &&
-	       (!is_blocking(sk) ||
-		(sleepers(sk) == 0 && inside(sk, MAPS_OF_A_LEAVING_SOCKET) <= callers));
+	       (!is_blocking(sk) || (sleepers(sk) == 0 && inside(sk) <= callers));
 }
 
 /* For sock_ops: if the lock has an owner, that is a call which sends this packet. A thread that sleeps

@@ -91,6 +91,14 @@ static __always_inline bool is_wanted(struct sock *sk)
 	       BPF_CORE_READ(sk, sk_backlog.tail);
 }
 
+/* It is not a twin that waits. */
+static __always_inline bool is_of(struct candidate *both, struct end *end, struct sock *sk)
+{
+	struct side *own = is_client(end) ? &both->conn.client : &both->conn.server;
+
+	return own->cookie == sock_cookie(sk);
+}
+
 static __always_inline bool enter_maps(struct tcp_sock *tp, struct handshake *own)
 {
 	if (bpf_map_update_elem(&socks, own, tp, BPF_NOEXIST))
@@ -178,7 +186,8 @@ int beeline_adopt(struct bpf_iter__tcp *ctx)
 		return 0;
 	client = client_view(end);
 	both = bpf_map_lookup_elem(&waiting, &client);
-	if (!both || !are_ready(both) || !may_enter((struct sock *)tp))
+	if (!both || !is_of(both, end, (struct sock *)tp) || !are_ready(both) ||
+	    !may_enter((struct sock *)tp))
 		return 0;
 	if (is_client(end))
 		client_enters(tp, end, both);

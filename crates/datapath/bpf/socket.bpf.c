@@ -379,8 +379,11 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	if (offer && reason)
 		return REASON_NONE; /* the client's end counted it */
 	reason = unsuitable(sk) ?: reason;
+	/* `conn`, if there is one, may be that of a twin. */
 	if (!offer)
-		return reason; /* `conn`, if there is one, may be that of a twin */
+		return reason;
+	if (conn && conn->server.sk)
+		return REASON_COLLISION;
 	if (!reason && !conn)
 		reason = REASON_PEER_ELSEWHERE;
 	if (!reason)
@@ -421,7 +424,7 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 		stop_calling(ops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	else if (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
 		leave_if_unfit(sk, end, 0);
-	if (end && ops->skb_len && waits_for_reader(end))
+	if (end && ops->skb_len && waits_for_reader(sk, end))
 		hold_sender(ops, sk, end, true);
 }
 
@@ -521,7 +524,7 @@ static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *
 	if (end->tx == TX_KERNEL)
 		record(end->pair, HIST_RTT, smoothed_rtt(sk));
 	hold_sender(ops, sk, end,
-		    waits_for_reader(end) &&
+		    waits_for_reader(sk, end) &&
 			    READ(tcp_sock, sk, snd_una) != READ(tcp_sock, sk, write_seq));
 	/* It is plain TCP again, and has no more to pay. */
 	if (!sock_psock(sk))

@@ -7,18 +7,18 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::stage::{Stage, unblock};
-use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, fill_up, poll, seed};
+use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, fill_up, poll, seed, set_option};
 use datapath::abi::{Candidate, Conn, Reason, Wire};
 use datapath::adopt::Adopter;
 use libbpf_rs::{MapCore, MapFlags};
 use socket2::SockRef;
-use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{self, pattern::Pattern};
 use testbed::{Cgroup, kernel_test, wait_for};
 
-/// The ends blocked until their connection waited to be adopted.
-fn waiting_pair(stage: &Stage, bed: &Bed) -> Result<(TcpStream, TcpStream)> {
+/// The ends blocked until their connection waited to be adopted, the last one `of` so many.
+fn waiting_pair(stage: &Stage, bed: &Bed, of: usize) -> Result<(TcpStream, TcpStream)> {
     let pair = stage.blocking_pair()?;
-    assert_eq!(bed.waiting().len(), 1);
+    assert_eq!(bed.waiting().len(), of);
     unblock(&pair)?;
     Ok(pair)
 }
@@ -32,6 +32,26 @@ fn change<T: Wire>(bed: &Bed, map: &str, how: impl Fn(&mut T)) -> Result {
         how(&mut value);
         map.update(&key, value.bytes(), MapFlags::EXIST)?;
     }
+    Ok(())
+}
+
+/// A server that is established after something was done `meanwhile`, and is left alone for this reason.
+fn comes_late(cgroup: &Cgroup, reason: Reason, meanwhile: impl Fn(&Bed) -> Result) -> Result {
+    let bed = Bed::on(cgroup)?;
+    let stage = Stage::new()?;
+    let (listener, addr) = stage.web.listen((stage.web.ip(), 0))?;
+    // Established by the first data only.
+    set_option(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 10)?;
+    let a = stage.client.connect(addr)?;
+    meanwhile(&bed)?;
+    traffic::write_all(&a, b"hello")?;
+    let b = traffic::accept(&listener)?;
+    traffic::read_all(&b, &mut [0; 5])?;
+    let totals = bed.totals()?;
+    let counted = totals.count(reason);
+    assert_eq!((totals.enrolled, totals.paired, counted), (1, 0, 1));
+    assert_eq!(bed.conns().len(), 1);
+    exchange(&a, &b, 100_000)?;
     Ok(())
 }
 
@@ -68,7 +88,7 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let adopter = Adopter::load(&bed)?;
         let stage = Stage::new()?;
-        let (a, b) = waiting_pair(&stage, &bed)?;
+        let (a, b) = waiting_pair(&stage, &bed, 1)?;
         let add = |to: u64| move |both: &mut Candidate| both.conn.server.cookie = both.conn.server.cookie.wrapping_add(to);
         change(&bed, "waiting", add(1))?;
         adopter.look()?;
@@ -80,11 +100,42 @@ kernel_test! {
         Ok(())
     }
 
+    /// The record is that of a twin, which has its server.
+    fn server_does_not_take_the_place_of_another(cgroup: &Cgroup) -> Result {
+        comes_late(cgroup, Reason::Collision, |bed| {
+            change(bed, "conns", |conn: &mut Conn| conn.server = conn.client)
+        })
+    }
+
+    /// The record is that of a twin, whose server comes later.
+    fn server_without_an_offer_takes_no_record(cgroup: &Cgroup) -> Result {
+        comes_late(cgroup, Reason::NoRecord, |bed| {
+            Ok(bed.get("offers").delete(bed.offers()[0].bytes())?)
+        })
+    }
+
+    /// It waits under its twin's record.
+    fn client_does_not_enter_the_connection_of_another(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pairs = [waiting_pair(&stage, &bed, 1)?, waiting_pair(&stage, &bed, 2)?];
+        let bytes = bed.get("waiting").lookup(bed.waiting()[0].bytes(), MapFlags::ANY)?.ok_or("it is gone")?;
+        let client = Candidate::read(&bytes).ok_or("it is too short")?.conn.client;
+        change(&bed, "waiting", |both: &mut Candidate| both.conn.client = client)?;
+        adopter.look()?;
+        assert_eq!((bed.enrolled().len(), bed.conns().len()), (2, 1));
+        for (a, b) in &pairs {
+            exchange(a, b, 100_000)?;
+        }
+        Ok(())
+    }
+
     fn server_does_not_enter_the_connection_of_another_client(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let adopter = Adopter::load(&bed)?;
         let stage = Stage::new()?;
-        let (a, b) = waiting_pair(&stage, &bed)?;
+        let (a, b) = waiting_pair(&stage, &bed, 1)?;
         let client = bed.waiting()[0];
         bed.get("conns").update(client.bytes(), Conn::default().bytes(), MapFlags::NO_EXIST)?;
         adopter.look()?;

@@ -5,13 +5,17 @@ mod common;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
 use std::time::Duration;
 
 use common::{
-    Bed, Connection, Result, SOON, on_both_paths, poll, set_option, talk, tcp_info, unsent,
+    Bed, Connection, Result, SOON, fill_up, on_both_paths, poll, seed, set_option, talk, tcp_info,
+    unsent,
 };
 use datapath::abi::{EndRecord, Reason};
+use datapath::socket::Options;
 use socket2::{SockFilter, SockRef};
+use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, options, pair, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
 
@@ -74,6 +78,32 @@ fn redirected(bed: &Bed, client: &TcpStream) -> Result<u64> {
 }
 
 kernel_test! {
+    /// Back-pressure had changed its low-water mark, for as long as it is enrolled.
+    fn sender_that_leaves_without_room_gets_its_low_water_mark_back(cgroup: &Cgroup) -> Result {
+        let queue_limit = 100_000;
+        let bed = Bed::with(cgroup, Options { queue_limit, ..Options::default() })?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        let seed = seed();
+        let filled = fill_up(&mut a, &mut Pattern::new(seed))?;
+        let low_water = || SockRef::from(&a).tcp_notsent_lowat();
+        assert_eq!(low_water()?, 1);
+        of_socket(a.as_fd(), libc::SO_TIMESTAMP, 1)?;
+        let mut got = vec![0; usize::try_from(filled)?];
+        // So slowly that much is to be sent when it leaves.
+        for piece in got.chunks_mut(2000) {
+            read_all(&b, piece)?;
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(Pattern::new(seed).differs(&got), None, "the first wrong byte");
+        let ends = bed.ends()?;
+        let client = ends.iter().find(|end| end.end.is_client()).ok_or("no client")?;
+        assert_eq!(client.has_psock, 0, "it is plain TCP");
+        assert_eq!(low_water()?, 0);
+        Ok(())
+    }
+
     fn socket_that_has_one_before_it_connects_is_left_alone(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;

@@ -51,10 +51,10 @@ static __always_inline void keep_small(struct bpf_sock_ops *ops, struct sock *sk
 		end->flags ^= END_SMALL_FLIGHT;
 }
 
-/* Whether this end sends over the kernel path for want of room. */
-static __always_inline bool waits_for_reader(struct end *end)
+/* Whether this end sends over the kernel path for want of room. Not when it has left, for whatever reason. */
+static __always_inline bool waits_for_reader(struct sock *sk, struct end *end)
 {
-	return end->tx_reason == REASON_QUEUE_FULL && !end->retiring;
+	return end->tx_reason == REASON_QUEUE_FULL && sock_psock(sk);
 }
 
 /* While an end sends over the kernel path for want of room, TCP must not take more than it can send at

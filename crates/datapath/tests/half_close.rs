@@ -248,6 +248,7 @@ kernel_test! {
                 traffic::read_all(&a, &mut [0; 10])?;
             }
             plain(2)?;
+            assert!(bed.waiting().is_empty(), "it does not come back");
             drop((a, b));
             bed.emptied()?;
         }

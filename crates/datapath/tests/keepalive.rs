@@ -135,6 +135,13 @@ kernel_test! {
             assert_eq!(now(), before);
             keepalive.begin()?;
         }
+        // What the program sets meanwhile stays.
+        talk(&b, &a)?;
+        set_option(&b, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        keepalive.begin()?;
+        keepalive.end()?;
+        assert_eq!(options(&b).0, 1);
+        set_option(&b, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0)?;
         // Nothing since, and on another connection something was.
         talk(&other.0, &other.1)?;
         keepalive.begin()?;

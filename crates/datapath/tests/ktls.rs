@@ -305,6 +305,9 @@ kernel_test! {
         large[0] = 7;
         set(&b, libc::SOL_IP, libc::IP_TTL, &large)?;
         assert_eq!(b.ttl()?, 7);
+        // Another level's option with the number of TCP_ULP, which no IPv4 socket has.
+        let none = set(&a, libc::SOL_IPV6, TCP_ULP, &1_i32).expect_err("it is of IPv6");
+        assert_eq!(none.raw_os_error(), Some(libc::ENOPROTOOPT));
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use datapath::adopt::Adopter;
 use datapath::programs::Programs;
 use datapath::rules::{InForce, Known, Opinion, Prefix, Tables, prepare};
 use datapath::socket::Options;
+use io_uring::IoUring;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, SocketOptions};
 use testbed::{Cgroup, Masquerade, Node, kernel_test, wait_for};
@@ -146,6 +147,18 @@ kernel_test! {
             }
         }
         Ok(())
+    }
+
+    /// What else rules a client out still does.
+    fn rules_do_not_excuse_a_ring(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        let _in_force = put(&bed, &exclude(Dimension::LocalPort, Prefix::ports(1..=9)))?;
+        let _ring = IoUring::new(8)?;
+        let (a, b) = connect(&listener, addr)?;
+        talk(&a, &b)?;
+        drop((a, b));
+        bed.none_enrolled(&[(Reason::IoUring, 1)])
     }
 
     fn each_end_is_judged_by_the_addresses_that_it_sees(cgroup: &Cgroup) -> Result {

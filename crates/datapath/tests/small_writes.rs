@@ -11,9 +11,10 @@ use common::{
     Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_connections, expect_reasons, seed,
     talk,
 };
-use datapath::abi::{Handshake, Reason, Totals, TxPath};
+use datapath::abi::{Handshake, Reason, Totals, TxPath, Wire};
 use datapath::adopt::Adopter;
 use datapath::drain::{self, Outcome};
+use libbpf_rs::{MapCore, MapFlags};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
@@ -97,6 +98,7 @@ kernel_test! {
             let told = (TxPath::from_raw(end.tx.into()), Reason::from_raw(end.tx_reason.into()));
             assert_eq!(told, (Some(TxPath::Kernel), Some(Reason::SmallWrites)));
             assert_eq!(has_psock, 0, "it is plain TCP");
+            assert_eq!(end.peer_sk, 0, "nobody takes it for the end of a connection that is over");
         }
         let before = redirected(&bed)?;
         one_way(&pair.0, &pair.1, BYTES, SMALL)?;
@@ -175,6 +177,23 @@ kernel_test! {
         let owns: Vec<Handshake> = bed.ends()?.iter().map(|end| end.end.own).collect();
         let outcome = drain::retire(&bed, &owns, Reason::Retired, Instant::now() + SOON, |_| {})?;
         assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        stay_away(&bed, &adopter)?;
+        talk(&pair.0, &pair.1)?;
+        closed(&bed, pair)?;
+        Ok(())
+    }
+
+    /// Whoever adopts had found it before.
+    fn retired_one_does_not_come_back_by_an_older_record(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let pair = pair()?;
+        leave(&bed, &pair)?;
+        let own = bed.waiting()[0];
+        let record = bed.get("waiting").lookup(own.bytes(), MapFlags::ANY)?.ok_or("it does not wait")?;
+        let outcome = drain::retire(&bed, &[own], Reason::Retired, Instant::now() + SOON, |_| {})?;
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        bed.get("waiting").update(own.bytes(), &record, MapFlags::ANY)?;
         stay_away(&bed, &adopter)?;
         talk(&pair.0, &pair.1)?;
         closed(&bed, pair)?;

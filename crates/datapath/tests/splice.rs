@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use common::part::{MESSAGE, Part, Player};
 use common::{Bed, Result, SOON};
 use datapath::abi::{Reason, Verdict};
 use datapath::programs::Programs;
-use testbed::traffic::{accept, rr, write_all};
+use testbed::traffic::{self, accept, rr, write_all};
 use testbed::{Cgroup, ChildGuard, NetNs, Node, kernel_test, wait_for};
 
 /// Accepts one connection, or makes it, and writes to a file what it splices from it: at once, or
@@ -60,7 +60,7 @@ fn splicer(web: &NetNs, ip: &str, file: &Path, when: &str) -> Result<(ChildGuard
 }
 
 /// A client of a server that splices, whose program was looked at when it listened.
-fn spliced(cgroup: &Cgroup, when: &str) -> Result {
+fn spliced(cgroup: &Cgroup, when: &str, connect: fn(SocketAddr) -> Result<TcpStream>) -> Result {
     let bed = Bed::on(cgroup)?;
     let mut programs = Programs::load(&bed, nobody)?;
     let node = Node::new()?;
@@ -69,7 +69,8 @@ fn spliced(cgroup: &Cgroup, when: &str) -> Result {
     let file = dir.path().join("got");
     let (mut server, port) = splicer(&web, &web.ip().to_string(), &file, when)?;
     programs.poll(SOON)?;
-    let mut sock = client.connect((web.ip(), port))?;
+    let mut sock = client.run(|| connect((web.ip(), port).into()))??;
+    assert!(bed.waiting().is_empty());
     let sent: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
     for piece in sent.chunks(10_000) {
         sock.set_nonblocking(false)?;
@@ -83,11 +84,16 @@ fn spliced(cgroup: &Cgroup, when: &str) -> Result {
 
 kernel_test! {
     fn server_that_splices_is_left_alone(cgroup: &Cgroup) -> Result {
-        spliced(cgroup, "at once")
+        spliced(cgroup, "at once", |to| Ok(traffic::connect(to)?))
+    }
+
+    /// Nor does it wait until its client does not block any more.
+    fn server_that_splices_is_left_alone_by_a_client_that_blocks(cgroup: &Cgroup) -> Result {
+        spliced(cgroup, "at once", |to| Ok(TcpStream::connect(to)?))
     }
 
     fn server_that_splices_later_is_left_alone(cgroup: &Cgroup) -> Result {
-        spliced(cgroup, "later")
+        spliced(cgroup, "later", |to| Ok(traffic::connect(to)?))
     }
 
     /// Nobody has looked at it when its first connection is made.
@@ -162,6 +168,16 @@ kernel_test! {
         let program = programs.of(python.pid())?.ok_or("it runs")?;
         assert_eq!(bed.verdict(program)?, Verdict::NeverSplices);
         Ok(())
+    }
+
+    /// It is not said to splice.
+    fn program_that_nobody_could_look_at_is_left_alone(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let own = Programs::load(&bed, nobody)?.of(std::process::id())?.ok_or("it runs")?;
+        let (listener, addr) = traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        bed.set_verdict(own, Verdict::Unknown)?;
+        drop((traffic::connect(addr)?, accept(&listener)?));
+        bed.none_enrolled(&[(Reason::UnknownProgram, 1)])
     }
 
     /// Either may accept, so that neither is taken for the server; both would fit.

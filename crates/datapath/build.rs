@@ -29,7 +29,9 @@ fn main() {
         build("bpf", name, &out);
     }
     // What only tests load.
-    build("tests/bpf", "wrong", &out);
+    for name in ["wrong", "other"] {
+        build("tests/bpf", name, &out);
+    }
     SkeletonBuilder::new()
         .obj(out.join("socket.bpf.o"))
         .generate(out.join("socket.skel.rs"))

@@ -142,7 +142,8 @@ int beeline_remember(struct bpf_iter__tcp *ctx)
 	end->own = newcomer->own;
 	end->program = newcomer->program;
 	end->queue_limit = newcomer->queue_limit;
-	end->flags = newcomer->flags | END_WAITING;
+	end->flags = newcomer->flags | END_WAITING |
+		     overheard(READ(tcp_sock, tp, bpf_sock_ops_cb_flags));
 	if (!note_candidate(sk, newcomer))
 		bpf_sk_storage_delete(&ends, tp);
 	return 0;

@@ -253,7 +253,7 @@ static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct hand
 		return 0;
 	__builtin_memset(end, 0, sizeof(struct enrolled));
 	end->own = own;
-	end->flags = flags;
+	end->flags = flags | overheard(ops->bpf_sock_ops_cb_flags);
 	end->queue_limit = queue_limit;
 	if (program)
 		end->program = *program;
@@ -408,8 +408,10 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 /* Between accept() and fcntl() a socket blocks that will not block; its peer may send meanwhile. */
 #define GRACE_NS (100 * 1000 * 1000ULL)
 
-static __always_inline void stop_calling(struct bpf_sock_ops *ops, int callbacks)
+static __always_inline void stop_calling(struct bpf_sock_ops *ops, struct end *end, int callbacks)
 {
+	if (end && end->flags & END_OVERHEARD)
+		return;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags & ~callbacks);
 }
 
@@ -421,7 +423,7 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 	struct end *end = own_end(ops);
 
 	if (!end || !sock_psock(sk))
-		stop_calling(ops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+		stop_calling(ops, end, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	else if (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
 		leave_if_unfit(sk, end, 0);
 	if (end && ops->skb_len && waits_for_reader(sk, end))
@@ -441,7 +443,7 @@ static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 		/* It had a peer, whose end of the connection is over: closed(). */
 		if (end && end->peer_sk)
 			give_up(ops, sk);
-		stop_calling(ops, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+		stop_calling(ops, end, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 		return;
 	}
 	peer = peer_side(conn, end);
@@ -528,7 +530,7 @@ static __always_inline void acknowledged(struct bpf_sock_ops *ops, struct sock *
 			    READ(tcp_sock, sk, snd_una) != READ(tcp_sock, sk, write_seq));
 	/* It is plain TCP again, and has no more to pay. */
 	if (!sock_psock(sk))
-		stop_calling(ops, BPF_SOCK_OPS_RTT_CB_FLAG);
+		stop_calling(ops, end, BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
 SEC("sockops")

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::other::Other;
 use common::stage::Stage;
 use common::{
     Bed, Result, SOON, disconnect, exchange, expect_connections, expect_reasons, seed, set_option,
@@ -226,6 +227,15 @@ kernel_test! {
         assert_eq!(late.look()?, 0);
         drop((a, b));
         late.bed.none_enrolled(&[])
+    }
+
+    fn other_program_goes_on_hearing_of_it(cgroup: &Cgroup) -> Result {
+        let other = Other::on(cgroup)?;
+        let stage = Stage::new()?;
+        let (a, b) = stage.pair()?;
+        let late = Late::on(cgroup)?;
+        assert_eq!(late.look()?, 1);
+        other.hears_what_left(&late.bed, &a, &b)
     }
 
     fn program_that_may_splice_is_left_alone(cgroup: &Cgroup) -> Result {

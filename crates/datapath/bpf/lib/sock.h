@@ -25,6 +25,15 @@
 	(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG | \
 	 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG)
 
+/* All but that of its end cost something with each packet, and stop when it is plain TCP again. A flag stands for all
+ * sock_ops programs, so not if another one has asked before, as those of cgroups further down and of earlier
+ * attachments do (compute_effective_progs, kernel/bpf/cgroup.c).
+ */
+static __always_inline __u8 overheard(int flags)
+{
+	return flags & (CALLBACKS & ~BPF_SOCK_OPS_STATE_CB_FLAG) ? END_OVERHEARD : 0;
+}
+
 /* The socket that an iterator shows, unless it is over or only a request; the iterator has its lock. */
 static __always_inline struct tcp_sock *shown(struct bpf_iter__tcp *ctx)
 {

@@ -21,6 +21,7 @@ use testbed::traffic::stream::{self, Chunk};
 use testbed::{Cgroup, NetNs, Node, Pod, traffic, wait_for};
 
 pub mod late_page;
+pub mod other;
 pub mod part;
 pub mod stage;
 

@@ -5,6 +5,7 @@ mod common;
 
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -12,6 +13,7 @@ use common::stage::{Stage, unblock};
 use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_reasons, seed, set_option};
 use datapath::abi::{Mode, Reason, Totals};
 use datapath::adopt::Adopter;
+use rustix::event::epoll;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -20,6 +22,40 @@ const BYTES: u64 = 1 << 20;
 
 fn enrolled(bed: &Bed) -> usize {
     bed.enrolled().len()
+}
+
+/// A reader that sleeps in TCP's own read would not see what is redirected. Those who poll the socket come before it among
+/// those who wait.
+fn waits_for_a_sleeping_reader(cgroup: &Cgroup, who_poll: usize) -> Result {
+    let bed = Bed::on(cgroup)?;
+    let adopter = Adopter::load(&bed)?;
+    let stage = Stage::new()?;
+    let pair = stage.blocking_pair()?;
+    let mut sleeps = pair.1.try_clone()?;
+    let reader = thread::spawn(move || -> Result<[u8; 5]> {
+        let mut got = [0; 5];
+        sleeps.read_exact(&mut got)?;
+        Ok(got)
+    });
+    wait_for("a sleeping reader", SOON, || {
+        common::sleeping_readers() == 1
+    })?;
+    let poll = || -> Result<OwnedFd> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&set, &pair.1, data, epoll::EventFlags::IN)?;
+        Ok(set)
+    };
+    let sets = (0..who_poll).map(|_| poll()).collect::<Result<Vec<_>>>()?;
+    unblock(&pair)?;
+    adopter.look()?;
+    assert_eq!(bed.totals()?.paired, 0);
+    drop(sets);
+    traffic::write_all(&pair.0, b"hello")?;
+    assert_eq!(&reader.join().expect("it panicked")?, b"hello");
+    adopter.look()?;
+    assert_eq!(bed.totals()?.paired, 1);
+    Ok(())
 }
 
 kernel_test! {
@@ -153,27 +189,13 @@ kernel_test! {
         Ok(())
     }
 
-    /// A reader that sleeps in TCP's own read would not see what is redirected.
     fn connection_with_a_sleeping_reader_waits(cgroup: &Cgroup) -> Result {
-        let bed = Bed::on(cgroup)?;
-        let adopter = Adopter::load(&bed)?;
-        let stage = Stage::new()?;
-        let pair = stage.blocking_pair()?;
-        let mut sleeps = pair.1.try_clone()?;
-        let reader = thread::spawn(move || -> Result<[u8; 5]> {
-            let mut got = [0; 5];
-            sleeps.read_exact(&mut got)?;
-            Ok(got)
-        });
-        wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
-        unblock(&pair)?;
-        adopter.look()?;
-        assert_eq!(bed.totals()?.paired, 0);
-        traffic::write_all(&pair.0, b"hello")?;
-        assert_eq!(&reader.join().expect("it panicked")?, b"hello");
-        adopter.look()?;
-        assert_eq!(bed.totals()?.paired, 1);
-        Ok(())
+        waits_for_a_sleeping_reader(cgroup, 0)
+    }
+
+    /// Behind them it is not looked for.
+    fn connection_with_a_sleeping_reader_and_many_who_poll_waits(cgroup: &Cgroup) -> Result {
+        waits_for_a_sleeping_reader(cgroup, 5)
     }
 
     fn connection_with_an_option_waits(cgroup: &Cgroup) -> Result {

@@ -3,6 +3,7 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::thread;
 
 use common::part::{MESSAGE, Part, Player};
@@ -11,6 +12,7 @@ use common::{
     expect_reasons, one_way, seed, talk,
 };
 use datapath::abi::{EndRecord, Reason};
+use libbpf_rs::{MapCore, MapFlags};
 use testbed::traffic::{SocketOptions, accept, pair, read_all, rr, stream, write_all};
 use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
 
@@ -39,6 +41,18 @@ fn mapped(bed: &Bed, target: impl Fn(Ipv4Addr) -> IpAddr) -> Result {
 }
 
 kernel_test! {
+    /// Who connected is remembered until the socket is established.
+    fn nothing_is_kept_of_who_connected(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (listener, addr) = testbed::traffic::listen((Ipv4Addr::LOCALHOST, 0))?;
+        let a = testbed::traffic::connect(addr)?;
+        let _b = testbed::traffic::accept(&listener)?;
+        assert_eq!(bed.enrolled().len(), 2);
+        let kept = bed.get("callers").lookup(&a.as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
+        assert_eq!(kept, None);
+        Ok(())
+    }
+
     fn pod_to_pod_is_redirected(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::part::{MESSAGE, Part, Player};
 use common::{Bed, Result, SOON};
-use datapath::abi::{Reason, Verdict};
+use datapath::abi::{Program, Reason, Verdict};
 use datapath::programs::Programs;
 use testbed::traffic::{self, accept, rr, write_all};
 use testbed::{Cgroup, ChildGuard, NetNs, Node, kernel_test, wait_for};
@@ -167,6 +167,31 @@ kernel_test! {
         programs.survey()?;
         let program = programs.of(python.pid())?.ok_or("it runs")?;
         assert_eq!(bed.verdict(program)?, Verdict::NeverSplices);
+        Ok(())
+    }
+
+    /// What was said of it does not hold for what is in its place.
+    fn program_that_was_written_anew_is_another(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let programs = Programs::load(&bed, nobody)?;
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("program");
+        let look = || -> Result<Program> {
+            let mut runs = Command::new(&file).arg("60").spawn()?;
+            let found = programs.of(runs.id())?;
+            runs.kill()?;
+            runs.wait()?;
+            Ok(found.ok_or("it runs")?)
+        };
+        let sleep = fs::read("/usr/bin/sleep")?;
+        fs::copy("/usr/bin/sleep", &file)?;
+        let before = look()?;
+        assert_eq!(look()?, before);
+        // In place, so that it is the same inode; within a tick it is the same time as well.
+        let written = || fs::write(&file, &sleep).is_ok() && look().is_ok_and(|after| after != before);
+        wait_for("another time", SOON, written)?;
+        let after = look()?;
+        assert_eq!((after.inode, after.device), (before.inode, before.device));
         Ok(())
     }
 

@@ -479,7 +479,8 @@ static __noinline void closed(struct sock *sk, struct end *end)
 	add(&sums->closed_redirected_msgs, end->redirected_msgs);
 	add(&sums->closed_kernel_bytes, end->kernel_bytes);
 	emit(sk, end, EVENT_CLOSED, end->tx_reason);
-	if (end->flags & END_WAITING)
+	/* What the maps have is a twin's. */
+	if (!sock_psock(sk))
 		return;
 	bpf_map_delete_elem(&targets, &own);
 	if (!(READ(sock, sk, sk_shutdown) & RCV_SHUTDOWN) && may_leave(sk, calls_that_send(sk)))
@@ -489,12 +490,13 @@ static __noinline void closed(struct sock *sk, struct end *end)
 /* A socket that was disconnected connects again, or listens: what it did not read belongs to its first
  * life (invariant 1). It is lost here as by plain TCP.
  */
-static __always_inline void forget(struct bpf_sock_ops *ops, struct end *end)
+static __always_inline void forget(struct bpf_sock_ops *ops, struct sock *sk, struct end *end)
 {
 	struct bpf_sock *ctx_sk = ops->sk;
 	struct handshake own = end->own;
 
-	bpf_map_delete_elem(&socks, &own);
+	if (sock_psock(sk))
+		bpf_map_delete_elem(&socks, &own);
 	if (ctx_sk)
 		bpf_sk_storage_delete(&ends, ctx_sk);
 }
@@ -512,7 +514,7 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
 		hold_sender(ops, sk, end, false);
 		closed(sk, end);
 	} else if (ops->args[0] == BPF_TCP_CLOSE) {
-		forget(ops, end);
+		forget(ops, sk, end);
 	}
 }
 

@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -16,8 +15,8 @@ use std::time::{Duration, Instant};
 use common::other::Other;
 use common::stage::Stage;
 use common::{
-    Bed, Result, SOON, disconnect, exchange, expect_connections, expect_reasons, seed, set_option,
-    talk,
+    Bed, Result, SOON, disconnect, exchange, expect_connections, expect_reasons, in_progress, seed,
+    set_option, talk,
 };
 use datapath::abi::{Mode, Reason, Verdict};
 use datapath::adopt::Adopter;
@@ -114,14 +113,6 @@ fn stream_until(from: &TcpStream, to: &TcpStream, end: &AtomicBool) -> Result {
     })?;
     assert_eq!(pattern.offset(), arrived.offset());
     Ok(())
-}
-
-/// What a non-blocking connect says.
-fn in_progress(error: io::Error) -> io::Result<()> {
-    match error.raw_os_error() {
-        Some(libc::EINPROGRESS) => Ok(()),
-        _ => Err(error),
-    }
 }
 
 kernel_test! {

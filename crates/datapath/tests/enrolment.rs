@@ -18,6 +18,10 @@ use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
 
 /// One connection between namespaces, a stream each way at once.
 fn redirected(bed: &Bed, client: &NetNs, server: &NetNs, ip: impl Into<IpAddr>) -> Result {
+    // So that a reader may fall behind as far as the scheduler likes.
+    for ns in [client, server] {
+        ns.sysctl("net.ipv4.tcp_rmem", format!("4096 131072 {}", 1 << 30))?;
+    }
     let (a, b) = pair(client, server, ip)?;
     let bytes = exchange(&a, &b, LARGE)?;
     drop((a, b));

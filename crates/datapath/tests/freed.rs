@@ -4,12 +4,17 @@
 mod common;
 
 use std::net::TcpStream;
-use std::time::Duration;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use common::stage::{Stage, unblock};
-use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, fill_up, poll, seed, set_option};
+use common::{
+    Bed, Dropping, PLAIN_ACKS, Result, SOON, disconnect, exchange, fill_up, in_progress, poll,
+    seed, set_option,
+};
 use datapath::abi::{Candidate, Conn, Reason, Wire};
 use datapath::adopt::Adopter;
+use datapath::drain;
 use libbpf_rs::{MapCore, MapFlags};
 use socket2::SockRef;
 use testbed::traffic::{self, pattern::Pattern};
@@ -97,6 +102,35 @@ kernel_test! {
         adopter.look()?;
         assert_eq!(bed.enrolled().len(), 2);
         exchange(&a, &b, 100_000)?;
+        Ok(())
+    }
+
+    /// Under its key the maps have a twin since.
+    fn socket_that_has_left_takes_no_twin_along(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let twins = [stage.pair()?, stage.pair()?];
+        let bed = Bed::on(cgroup)?;
+        let pairs = [stage.pair()?, stage.pair()?];
+        let clients = bed.conns();
+        drain::retire(&bed, &clients, Reason::Retired, Instant::now() + SOON, |_| {})?;
+        assert_eq!(bed.enrolled().len(), 0);
+        for ((twin, _other), own) in twins.iter().zip(&clients) {
+            let fd = u64::try_from(twin.as_raw_fd())?.to_ne_bytes();
+            for map in ["socks", "targets"] {
+                bed.get(map).update(own.bytes(), &fd, MapFlags::NO_EXIST)?;
+            }
+        }
+        let [closed, (disconnected, peer)] = pairs;
+        drop(closed);
+        disconnect(&disconnected)?;
+        drop(peer);
+        // Its next life is another one.
+        let next = stage.web.listen((stage.web.ip(), 0))?.1;
+        let connects = stage.client.run(|| SockRef::from(&disconnected).connect(&next.into()))?;
+        connects.or_else(in_progress)?;
+        wait_for("the ends", SOON, || bed.totals().is_ok_and(|totals| totals.closed == 4))?;
+        let left = |map| bed.get(map).keys().count();
+        assert_eq!((left("socks"), left("targets")), (2, 2));
         Ok(())
     }
 

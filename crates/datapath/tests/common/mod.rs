@@ -555,3 +555,11 @@ pub fn sleeping_readers() -> usize {
         })
         .count()
 }
+
+/// What a non-blocking connect says.
+pub fn in_progress(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::EINPROGRESS) => Ok(()),
+        _ => Err(error),
+    }
+}

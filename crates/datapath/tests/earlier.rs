@@ -83,7 +83,8 @@ fn expect_redirected(late: &Late, pairs: Vec<(TcpStream, TcpStream)>) -> Result 
     let totals = late.bed.emptied()?;
     expect_connections(&totals, connections);
     expect_reasons(&totals, &[]);
-    let least = BYTES * connections;
+    // Of both ways; what comes first may be much where the ends are slow.
+    let least = BYTES * connections / 2;
     let found = totals.closed_redirected_bytes;
     assert!(found >= least, "{}", common::Sums(&totals));
     Ok(())

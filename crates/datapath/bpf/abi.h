@@ -141,8 +141,7 @@ enum end_flag {
 	END_RETURNS = 16, /* it was enrolled before */
 	END_HELD = 32, /* its TCP_NOTSENT_LOWAT is Beeline's: lib/flight.h */
 	END_KEPT = 64, /* its SO_KEEPALIVE is Beeline's, for a moment: keepalive.bpf.c */
-	END_OVERHEARD =
-		128, /* another sock_ops program asked for callbacks that this one asks for */
+	END_OVERHEARD = 128, /* another sock_ops program had asked for our callbacks before */
 };
 
 /* Which file a process executes, as the kernel's own inode tells it; a changed file is another. */

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::late_page::{LatePage, PAGE, call_until_asleep, read_until_asleep, send_until_asleep};
 use common::{Bed, Result, SOON, exchange, set_option, talk};
 
-use datapath::abi::Reason;
+use datapath::abi::{Reason, Totals};
 use datapath::drain::{self, Held, HeldBy, Outcome};
 use datapath::ends::Ends;
 use datapath::pins::{self, Pins};
@@ -56,7 +56,8 @@ fn soon() -> Instant {
 
 /// The lock of one end is taken by a thread that reads, then asked for by one with whose packet the socket may leave,
 /// for its option, and by one of the peer whose message was redirected before. `meanwhile` all of them wait.
-fn catch_a_message(cgroup: &Cgroup, meanwhile: impl Fn(&Bed) -> Result) -> Result {
+/// Returns the sums when what was sent is read.
+fn catch_a_message(cgroup: &Cgroup, meanwhile: impl Fn(&Bed) -> Result) -> Result<Totals> {
     let bed = Bed::on(cgroup)?;
     let node = Node::new()?;
     let (web, client) = (node.pod("web")?, node.pod("client")?);
@@ -79,8 +80,9 @@ fn catch_a_message(cgroup: &Cgroup, meanwhile: impl Fn(&Bed) -> Result) -> Resul
     assert_eq!(got, [7; 1000]);
     traffic::read_all(&a, &mut got[..6])?;
     assert_eq!(&got[..6], b"answer");
+    let totals = bed.totals()?;
     exchange(&a, &b, 100_000)?;
-    Ok(())
+    Ok(totals)
 }
 
 kernel_test! {
@@ -144,7 +146,9 @@ kernel_test! {
     }
 
     fn message_between_verdict_and_queue_keeps_a_socket(cgroup: &Cgroup) -> Result {
-        catch_a_message(cgroup, |_| Ok(()))
+        let totals = catch_a_message(cgroup, |_| Ok(()))?;
+        assert_eq!(totals.count(Reason::Option), 1);
+        Ok(())
     }
 
     /// Then the sender is no target any more, although it has not left.
@@ -154,6 +158,7 @@ kernel_test! {
             let outcome = drain::retire(bed, &bed.conns(), Reason::Retired, soon, |_| {})?;
             assert!(matches!(outcome, Outcome::Held(_)), "{outcome:?}");
             Ok(())
-        })
+        })?;
+        Ok(())
     }
 }

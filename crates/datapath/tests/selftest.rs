@@ -5,15 +5,12 @@ mod common;
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use common::Result;
+use common::{Elf, Result};
 use datapath::pins::{self, Pins};
 use datapath::selftest::{self, Check, Failure, Finding};
 use datapath::socket::{Options, SocketPath};
 use libbpf_rs::{MapHandle, Object, ObjectBuilder};
 use testbed::{Cgroup, kernel_test};
-
-#[repr(C, align(8))]
-struct Elf<T: ?Sized>(T);
 
 static WRONG: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/wrong.bpf.o")));
 

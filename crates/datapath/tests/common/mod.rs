@@ -28,6 +28,10 @@ pub mod stage;
 /// What tests return: the errors of every crate fit in.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
+/// A BPF object that is part of the test, aligned as libbpf needs it.
+#[repr(C, align(8))]
+pub struct Elf<T: ?Sized>(pub T);
+
 /// How long a condition may take to come true; only failures wait that long.
 pub const SOON: Duration = Duration::from_secs(30);
 

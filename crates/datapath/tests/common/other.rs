@@ -8,10 +8,7 @@ use datapath::abi::EndRecord;
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
 use testbed::{Cgroup, wait_for};
 
-use super::{Bed, Result, SOON, set_option, talk};
-
-#[repr(C, align(8))]
-struct Elf<T: ?Sized>(T);
+use super::{Bed, Elf, Result, SOON, set_option, talk};
 
 static OTHER: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/other.bpf.o")));
 

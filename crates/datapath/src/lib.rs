@@ -30,6 +30,7 @@ pub mod rules;
 pub mod selftest;
 pub mod socket;
 pub mod splice;
+mod symbols;
 
 pub use error::{Error, Result};
 pub use maps::{Maps, Size};

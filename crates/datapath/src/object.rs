@@ -9,7 +9,7 @@ use libbpf_rs::{
 };
 
 use crate::maps::{Maps, SHARED};
-use crate::{Error, Result};
+use crate::{Error, Result, symbols};
 
 /// An ELF file in the binary, aligned as libelf wants it.
 #[repr(C, align(8))]
@@ -65,10 +65,12 @@ pub(crate) static PROBE: &Elf<[u8]> =
 
 /// Parses an object; nothing is in the kernel yet.
 pub(crate) fn open(elf: &'static Elf<[u8]>, name: &str) -> Result<OpenObject> {
-    ObjectBuilder::default()
+    let mut object = ObjectBuilder::default()
         .name(name)
         .and_then(|builder| builder.open_memory(&elf.0))
-        .map_err(Error::bpf("open the BPF object", name))
+        .map_err(Error::bpf("open the BPF object", name))?;
+    symbols::fill(&mut object)?;
+    Ok(object)
 }
 
 /// Lets `object` use an existing map in the place of its own of that name.

@@ -12,8 +12,10 @@
 /* More sleepers than this at one socket are not looked at. */
 #define MAX_SLEEPERS 4
 
-/* kernel/sched/wait.c: how both tcp_recvmsg and tcp_bpf_recvmsg sleep, and a sender without room */
-extern const void woken_wake_function __ksym __weak;
+/* The address of the function in kernel/sched/wait.c: how both tcp_recvmsg and tcp_bpf_recvmsg sleep, and a sender
+ * without room. User space fills it in before loading; 0 where it cannot be told.
+ */
+const volatile __u64 woken_wake_function SEC(".rodata.symbols") = 0;
 
 /* How many threads sleep in a read or a write of the socket; -1 when that cannot be told. */
 static __always_inline int sleepers(struct sock *sk)
@@ -22,7 +24,7 @@ static __always_inline int sleepers(struct sock *sk)
 	struct list_head *head = &wq->wait.head, *at = BPF_CORE_READ(wq, wait.head.next);
 	int found = 0;
 
-	if (!&woken_wake_function)
+	if (!woken_wake_function)
 		return -1;
 	for (int i = 0; i < MAX_SLEEPERS; i++) {
 		struct wait_queue_entry *entry;
@@ -30,7 +32,7 @@ static __always_inline int sleepers(struct sock *sk)
 		if (at == head)
 			return found;
 		entry = (void *)at - bpf_core_field_offset(struct wait_queue_entry, entry);
-		if ((void *)BPF_CORE_READ(entry, func) == &woken_wake_function)
+		if ((__u64)BPF_CORE_READ(entry, func) == woken_wake_function)
 			found++;
 		at = BPF_CORE_READ(entry, entry.next);
 	}

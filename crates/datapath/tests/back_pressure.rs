@@ -2,16 +2,19 @@
 
 mod common;
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use common::late_page::{LatePage, PAGE, call_until_asleep, read_until_asleep};
 use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, tcp_info};
 use datapath::abi::{Mode, Reason};
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{accept, pair, stream};
+use testbed::traffic::{accept, pair, read_all, stream, write_all};
 use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
 
 const LIMIT: u32 = 1 << 20;
@@ -189,6 +192,30 @@ kernel_test! {
         let (redirected, kernel) = sent(&bed)?;
         assert_eq!(redirected + kernel, written, "each message has a verdict");
         assert!(kernel < 4096, "{kernel} bytes over the kernel path");
+        Ok(())
+    }
+
+    /// The program is told that it wrote less than it wanted, and writes the rest as plain TCP.
+    fn last_byte_of_a_socket_that_left_meanwhile_is_not_written(cgroup: &Cgroup) -> Result {
+        const EXCESS: usize = LIMIT as usize + (64 << 10);
+        let Stream { bed, _pods, a, b, .. } = Stream::open(cgroup)?;
+        write_all(&a, &vec![7; EXCESS])?;
+        let mut page = LatePage::new();
+        let locks = read_until_asleep(b.try_clone()?, page.bytes(), PAGE);
+        let (tell, told) = mpsc::channel();
+        let mut sender = a.try_clone()?;
+        let cut = call_until_asleep(move || tell.send(sender.write(&[7; 1000])).unwrap(), "lock_sock");
+        common::set_option(&a, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+        write_all(&a, b"plain")?;
+        assert_eq!(bed.enrolled().len(), 1, "it has left");
+        page.come();
+        for thread in [locks, cut] {
+            thread.join().expect("it panicked");
+        }
+        assert_eq!(told.recv()??, 999);
+        let mut got = vec![0; EXCESS - PAGE + 999 + 5];
+        read_all(&b, &mut got)?;
+        assert_eq!(got.iter().filter(|byte| **byte == 7).count(), got.len() - 5);
         Ok(())
     }
 

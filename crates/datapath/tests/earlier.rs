@@ -73,20 +73,29 @@ impl<'a> Late<'a> {
     }
 }
 
-/// Both ends are enrolled: what they send from now on is redirected but for what comes first.
+/// Both ends are enrolled, and redirect once all that they sent before has arrived.
 fn expect_redirected(late: &Late, pairs: Vec<(TcpStream, TcpStream)>) -> Result {
+    let kernel = || -> Result<u64> {
+        let ends = late.bed.ends()?;
+        Ok(ends.iter().map(|end| end.end.kernel_bytes).sum())
+    };
     let connections = pairs.len() as u64;
+    for (a, b) in &pairs {
+        wait_for("both ways to redirect", SOON, || {
+            let before = kernel().expect("it lists");
+            talk(a, b).expect("it talks");
+            kernel().expect("it lists") == before
+        })?;
+    }
+    let before = kernel()?;
     for (a, b) in &pairs {
         exchange(a, b, BYTES)?;
     }
+    assert_eq!(kernel()?, before, "from then on all is redirected");
     drop(pairs);
     let totals = late.bed.emptied()?;
     expect_connections(&totals, connections);
     expect_reasons(&totals, &[]);
-    // Of both ways; what comes first may be much where the ends are slow.
-    let least = BYTES * connections / 2;
-    let found = totals.closed_redirected_bytes;
-    assert!(found >= least, "{}", common::Sums(&totals));
     Ok(())
 }
 

@@ -28,18 +28,6 @@ fn waiting_pair(stage: &Stage, bed: &Bed, of: usize) -> Result<(TcpStream, TcpSt
     Ok(pair)
 }
 
-/// Changes all values of a map.
-fn change<T: Wire>(bed: &Bed, map: &str, how: impl Fn(&mut T)) -> Result {
-    let map = bed.get(map);
-    for key in map.keys() {
-        let bytes = map.lookup(&key, MapFlags::ANY)?.ok_or("it is gone")?;
-        let mut value = T::read(&bytes).ok_or("it is too short")?;
-        how(&mut value);
-        map.update(&key, value.bytes(), MapFlags::EXIST)?;
-    }
-    Ok(())
-}
-
 /// A server that is established after something was done `meanwhile`, and is left alone for this reason.
 fn comes_late(cgroup: &Cgroup, reason: Reason, meanwhile: impl Fn(&Bed) -> Result) -> Result {
     let bed = Bed::on(cgroup)?;
@@ -65,7 +53,7 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let stage = Stage::new()?;
         let (a, b) = stage.pair()?;
-        change(&bed, "conns", |conn: &mut Conn| conn.server.cookie += 1)?;
+        bed.change("conns", |conn: &mut Conn| conn.server.cookie += 1)?;
         let sent = exchange(&a, &b, 100_000)?;
         drop((a, b));
         let totals = bed.emptied()?;
@@ -80,7 +68,7 @@ kernel_test! {
         let stage = Stage::new()?;
         let (mut a, b) = stage.pair()?;
         fill_up(&mut a, &mut Pattern::new(seed()))?;
-        change(&bed, "conns", |conn: &mut Conn| conn.server.cookie += 1)?;
+        bed.change("conns", |conn: &mut Conn| conn.server.cookie += 1)?;
         let lost = Dropping::arriving(&stage.client, PLAIN_ACKS)?;
         drop(b);
         wait_for("the end of the stream", SOON, || poll(&a, libc::POLLRDHUP, Duration::ZERO) != 0)?;
@@ -95,10 +83,10 @@ kernel_test! {
         let stage = Stage::new()?;
         let (a, b) = waiting_pair(&stage, &bed, 1)?;
         let add = |to: u64| move |both: &mut Candidate| both.conn.server.cookie = both.conn.server.cookie.wrapping_add(to);
-        change(&bed, "waiting", add(1))?;
+        bed.change("waiting", add(1))?;
         adopter.look()?;
         assert!(bed.enrolled().is_empty());
-        change(&bed, "waiting", add(u64::MAX))?;
+        bed.change("waiting", add(u64::MAX))?;
         adopter.look()?;
         assert_eq!(bed.enrolled().len(), 2);
         exchange(&a, &b, 100_000)?;
@@ -137,7 +125,7 @@ kernel_test! {
     /// The record is that of a twin, which has its server.
     fn server_does_not_take_the_place_of_another(cgroup: &Cgroup) -> Result {
         comes_late(cgroup, Reason::Collision, |bed| {
-            change(bed, "conns", |conn: &mut Conn| conn.server = conn.client)
+            bed.change("conns", |conn: &mut Conn| conn.server = conn.client)
         })
     }
 
@@ -156,7 +144,7 @@ kernel_test! {
         let pairs = [waiting_pair(&stage, &bed, 1)?, waiting_pair(&stage, &bed, 2)?];
         let bytes = bed.get("waiting").lookup(bed.waiting()[0].bytes(), MapFlags::ANY)?.ok_or("it is gone")?;
         let client = Candidate::read(&bytes).ok_or("it is too short")?.conn.client;
-        change(&bed, "waiting", |both: &mut Candidate| both.conn.client = client)?;
+        bed.change("waiting", |both: &mut Candidate| both.conn.client = client)?;
         adopter.look()?;
         assert_eq!((bed.enrolled().len(), bed.conns().len()), (2, 1));
         for (a, b) in &pairs {

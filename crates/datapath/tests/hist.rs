@@ -121,6 +121,20 @@ kernel_test! {
         Ok(())
     }
 
+    /// Its socket lives on, and what it counted is with its pair already.
+    fn connection_that_was_disconnected_is_counted_once(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (a, b) = connection()?;
+        send_each(&a, &b, &SIZES)?;
+        common::disconnect(&a)?;
+        drop(b);
+        wait_for("the ends", SOON, || bed.totals().is_ok_and(|totals| totals.closed == 2))?;
+        let seen = snapshot(&bed)?.host();
+        assert_eq!(seen.histograms[Hist::Redirected], of(SIZES.map(|size| size as u64)));
+        assert_eq!(seen.connections, 0);
+        Ok(())
+    }
+
     fn queue_grows_as_the_reader_does_not_read(cgroup: &Cgroup) -> Result {
         const MESSAGES: u64 = 20;
         let bed = Bed::on(cgroup)?;

@@ -4,11 +4,15 @@ mod common;
 
 use std::collections::HashSet;
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 
+use common::stage::{Stage, unblock};
 use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, fill, seed};
-use datapath::abi::Reason;
+use datapath::abi::{Handshake, Reason, Wire};
+use datapath::adopt::Adopter;
 use datapath::ends::Tallied;
 use datapath::socket::Options;
+use libbpf_rs::{MapCore, MapFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, connect, listen, pair, stream};
@@ -95,6 +99,34 @@ kernel_test! {
         let totals = bed.emptied()?;
         expect_connections(&totals, 6);
         assert_eq!((totals.closed_redirected_bytes, totals.closed_kernel_bytes), (sent, 0));
+        Ok(())
+    }
+
+    /// Only one of them is full.
+    fn both_maps_have_an_end_or_none(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let others = stage.pair()?;
+        let bed = Bed::with(cgroup, Options { connections: 1, ..Options::default() })?;
+        let adopter = Adopter::load(&bed)?;
+        let blocking = stage.blocking_pair()?;
+        unblock(&blocking)?;
+        let keys = [1, 2].map(|n| Handshake { snd_nxt: n, rcv_nxt: n });
+        for (key, other) in keys.iter().zip([&others.0, &others.1]) {
+            let fd = u64::try_from(other.as_raw_fd())?.to_ne_bytes();
+            bed.get("targets").update(key.bytes(), &fd, MapFlags::NO_EXIST)?;
+        }
+        let left = stage.pair()?;
+        adopter.look()?;
+        expect_reasons(&bed.totals()?, &[(Reason::Blocking, 1), (Reason::MapFull, 1)]);
+        assert_eq!((bed.get("socks").keys().count(), bed.conns().len()), (0, 0));
+        for key in keys {
+            bed.get("targets").delete(key.bytes())?;
+        }
+        adopter.look()?;
+        assert_eq!(bed.enrolled().len(), 2);
+        for (a, b) in [left, blocking] {
+            exchange(&a, &b, 100_000)?;
+        }
         Ok(())
     }
 

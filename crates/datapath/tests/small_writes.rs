@@ -11,7 +11,7 @@ use common::{
     Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_connections, expect_reasons, seed,
     talk,
 };
-use datapath::abi::{Handshake, Reason, Totals, TxPath, Wire};
+use datapath::abi::{Candidate, Conn, Handshake, Reason, Totals, TxPath, Wire};
 use datapath::adopt::Adopter;
 use datapath::drain::{self, Outcome};
 use libbpf_rs::{MapCore, MapFlags};
@@ -180,6 +180,29 @@ kernel_test! {
         stay_away(&bed, &adopter)?;
         talk(&pair.0, &pair.1)?;
         closed(&bed, pair)?;
+        Ok(())
+    }
+
+    /// Each time it stays away for twice as long, but not for ever.
+    fn times_away_are_counted_up_to_a_bound(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let pair = pair()?;
+        let returns = |map: &str, own: Handshake| -> Result<u8> {
+            let bytes = bed.get(map).lookup(own.bytes(), MapFlags::ANY)?.ok_or("it is gone")?;
+            Ok(match map {
+                "waiting" => Candidate::read(&bytes).ok_or("it is too short")?.conn.returns,
+                _ => Conn::read(&bytes).ok_or("it is too short")?.returns,
+            })
+        };
+        leave(&bed, &pair)?;
+        let own = bed.waiting()[0];
+        assert_eq!(returns("waiting", own)?, 1);
+        come_back(&bed, &adopter)?;
+        assert_eq!(returns("conns", own)?, 1);
+        bed.change("conns", |conn: &mut Conn| conn.returns = 6)?;
+        leave(&bed, &pair)?;
+        assert_eq!(returns("waiting", own)?, 6);
         Ok(())
     }
 

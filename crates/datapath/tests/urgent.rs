@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use common::late_page::{LatePage, read_until_asleep, send_until_asleep};
 use common::{Bed, Result, SOON, poll, talk};
 use datapath::abi::Reason;
 use testbed::traffic::{pair, read_all, write_all};
@@ -99,6 +100,29 @@ kernel_test! {
             bed.emptied()?;
         }
         assert!(bed.totals()?.count(Reason::Urgent) >= 3);
+        Ok(())
+    }
+
+    /// The receiver cannot leave under it: the segment comes when the call that sent it is over, as somebody
+    /// has the receiver's socket meanwhile. So the byte is in the stream.
+    fn message_between_verdict_and_queue_keeps_its_receiver(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        write_all(&a, b"request")?;
+        let mut page = LatePage::new();
+        let locks = read_until_asleep(b.try_clone()?, page.bytes(), 7);
+        let caught = send_until_asleep(a.try_clone()?, &[7; 1000], "lock_sock");
+        assert_eq!(urge(&a, By::Send, b"!")?, 1);
+        page.come();
+        for thread in [locks, caught] {
+            thread.join().expect("it panicked");
+        }
+        let mut got = [0; 1001];
+        read_all(&b, &mut got)?;
+        assert_eq!(got.iter().filter(|byte| **byte == 7).count(), 1000);
         Ok(())
     }
 

@@ -11,8 +11,10 @@ use std::thread;
 
 use common::{Bed, Result, SOON, set_option, talk};
 use datapath::abi::Reason;
+use io_uring::squeue::Flags;
 use io_uring::types::Fd;
 use io_uring::{IoUring, opcode};
+use socket2::{Domain, SockAddr, Socket, Type};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, accept, pair, read_all, write_all};
 use testbed::wait::wait_until;
@@ -164,6 +166,28 @@ kernel_test! {
             }
         })?;
         drop(accept(&listener)?);
+        bed.none_enrolled(&[(Reason::IoUring, 1)])
+    }
+
+    /// Then a worker of the ring connects, not the thread that has the ring.
+    fn worker_of_a_ring_connects(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        let a = client.run(|| -> Result<_> {
+            let mut ring = IoUring::new(8)?;
+            let (a, addr) = (Socket::new(Domain::IPV4, Type::STREAM, None)?, SockAddr::from(addr));
+            let request = opcode::Connect::new(Fd(a.as_raw_fd()), addr.as_ptr().cast(), addr.len());
+            // SAFETY: the address lives until the request is done.
+            unsafe { ring.submission().push(&request.build().flags(Flags::ASYNC)) }?;
+            ring.submit_and_wait(1)?;
+            assert_eq!(ring.completion().next().ok_or("no completion")?.result(), 0);
+            Ok(TcpStream::from(a))
+        })??;
+        a.set_nonblocking(true)?;
+        talk(&a, &accept(&listener)?)?;
+        drop(a);
         bed.none_enrolled(&[(Reason::IoUring, 1)])
     }
 

@@ -47,8 +47,8 @@ static __always_inline void keep_small(struct bpf_sock_ops *ops, struct sock *sk
 		return;
 	if (small && READ(tcp_sock, sk, snd_cwnd_clamp) < TCP_INFINITE_SSTHRESH)
 		return;
-	if (!bpf_setsockopt(ops, SOL_TCP, TCP_BPF_SNDCWND_CLAMP, &segments, sizeof(segments)))
-		end->flags ^= END_SMALL_FLIGHT;
+	bpf_setsockopt(ops, SOL_TCP, TCP_BPF_SNDCWND_CLAMP, &segments, sizeof(segments));
+	end->flags ^= END_SMALL_FLIGHT;
 }
 
 /* Whether this end sends over the kernel path for want of room. Not when it has left, for whatever reason. */

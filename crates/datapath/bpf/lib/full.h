@@ -44,7 +44,7 @@ static __always_inline __u32 queue_limit(struct settings *set, struct end *end)
 static __always_inline bool has_room(struct settings *set, struct end *end, __u32 unread,
 				     __u32 divisor)
 {
-	return !unread || queue_cost(end, unread) <= queue_limit(set, end) / divisor;
+	return queue_cost(end, unread) <= queue_limit(set, end) / divisor;
 }
 
 /* All that went over the kernel path is at the reader's socket. */

@@ -76,12 +76,13 @@ static __always_inline int inside(struct sock *sk)
  */
 static __always_inline bool all_inside_sleep(struct sock *sk, int senders)
 {
-	int asleep = sleepers(sk), awake;
+	int awake;
 
 	if (!sock_psock(sk))
 		return true;
-	awake = inside(sk) - asleep;
-	return asleep >= 0 && (!awake || (awake == senders && READ(sock, sk, sk_lock.owned)));
+	/* If it cannot be told who sleeps, that is -1, and more seem to be awake than are inside. */
+	awake = inside(sk) - sleepers(sk);
+	return !awake || (awake == senders && READ(sock, sk, sk_lock.owned));
 }
 
 /* Somebody has the socket: a softirq, or a call. */

@@ -12,9 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use datapath::Maps;
-use datapath::abi::{EndRecord, Program, Reason, Totals, Verdict};
+use datapath::abi::{EndRecord, Program, Reason, Totals, Verdict, Wire};
 use datapath::ends::Ends;
 use datapath::socket::{Options, SocketPath};
+use libbpf_rs::{MapCore, MapFlags};
 use testbed::traffic::pair;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::stream::{self, Chunk};
@@ -71,6 +72,18 @@ impl Bed {
     /// Every socket that is or was enrolled and still exists.
     pub fn ends(&self) -> Result<Vec<EndRecord>> {
         Ok(self.ends.list(self.path.maps())?)
+    }
+
+    /// Changes all values of a map.
+    pub fn change<T: Wire>(&self, map: &str, how: impl Fn(&mut T)) -> Result {
+        let map = self.get(map);
+        for key in map.keys() {
+            let bytes = map.lookup(&key, MapFlags::ANY)?.ok_or("it is gone")?;
+            let mut value = T::read(&bytes).ok_or("it is too short")?;
+            how(&mut value);
+            map.update(&key, value.bytes(), MapFlags::EXIST)?;
+        }
+        Ok(())
     }
 
     /// Waits until both ends of `count` connections were enrolled since the start.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{
     Bed, Dropping, LARGE, Result, SOON, exchange, expect_bytes, expect_connections, expect_reasons,
-    set_option,
+    in_progress, set_option,
 };
 use datapath::abi::Reason;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -24,10 +24,8 @@ fn connecting(own: SocketAddr, to: SocketAddr) -> Result<Socket> {
     let sock = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     sock.bind(&own.into())?;
     sock.set_nonblocking(true)?;
-    match sock.connect(&to.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error.into()),
-        _ => Ok(sock),
-    }
+    sock.connect(&to.into()).or_else(in_progress)?;
+    Ok(sock)
 }
 
 /// Waits until the handshake is over.

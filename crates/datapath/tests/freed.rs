@@ -4,7 +4,6 @@
 mod common;
 
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use common::stage::{Stage, unblock};
@@ -103,9 +102,8 @@ kernel_test! {
         drain::retire(&bed, &clients, Reason::Retired, Instant::now() + SOON, |_| {})?;
         assert_eq!(bed.enrolled().len(), 0);
         for ((twin, _other), own) in twins.iter().zip(&clients) {
-            let fd = u64::try_from(twin.as_raw_fd())?.to_ne_bytes();
             for map in ["socks", "targets"] {
-                bed.get(map).update(own.bytes(), &fd, MapFlags::NO_EXIST)?;
+                bed.put(map, *own, twin)?;
             }
         }
         let [closed, (disconnected, peer)] = pairs;
@@ -142,8 +140,7 @@ kernel_test! {
         let adopter = Adopter::load(&bed)?;
         let stage = Stage::new()?;
         let pairs = [waiting_pair(&stage, &bed, 1)?, waiting_pair(&stage, &bed, 2)?];
-        let bytes = bed.get("waiting").lookup(bed.waiting()[0].bytes(), MapFlags::ANY)?.ok_or("it is gone")?;
-        let client = Candidate::read(&bytes).ok_or("it is too short")?.conn.client;
+        let client = bed.value::<Candidate>("waiting", bed.waiting()[0].bytes())?.conn.client;
         bed.change("waiting", |both: &mut Candidate| both.conn.client = client)?;
         adopter.look()?;
         assert_eq!((bed.enrolled().len(), bed.conns().len()), (2, 1));

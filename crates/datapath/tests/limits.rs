@@ -4,7 +4,6 @@ mod common;
 
 use std::collections::HashSet;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 
 use common::stage::{Stage, unblock};
 use common::{Bed, LARGE, Result, exchange, expect_connections, expect_reasons, fill, seed};
@@ -12,7 +11,7 @@ use datapath::abi::{Handshake, Reason, Wire};
 use datapath::adopt::Adopter;
 use datapath::ends::Tallied;
 use datapath::socket::Options;
-use libbpf_rs::{MapCore, MapFlags};
+use libbpf_rs::MapCore;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, connect, listen, pair, stream};
@@ -111,9 +110,8 @@ kernel_test! {
         let blocking = stage.blocking_pair()?;
         unblock(&blocking)?;
         let keys = [1, 2].map(|n| Handshake { snd_nxt: n, rcv_nxt: n });
-        for (key, other) in keys.iter().zip([&others.0, &others.1]) {
-            let fd = u64::try_from(other.as_raw_fd())?.to_ne_bytes();
-            bed.get("targets").update(key.bytes(), &fd, MapFlags::NO_EXIST)?;
+        for (key, other) in keys.into_iter().zip([&others.0, &others.1]) {
+            bed.put("targets", key, other)?;
         }
         let left = stage.pair()?;
         adopter.look()?;

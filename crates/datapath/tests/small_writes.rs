@@ -188,21 +188,14 @@ kernel_test! {
         let bed = Bed::on(cgroup)?;
         let adopter = Adopter::load(&bed)?;
         let pair = pair()?;
-        let returns = |map: &str, own: Handshake| -> Result<u8> {
-            let bytes = bed.get(map).lookup(own.bytes(), MapFlags::ANY)?.ok_or("it is gone")?;
-            Ok(match map {
-                "waiting" => Candidate::read(&bytes).ok_or("it is too short")?.conn.returns,
-                _ => Conn::read(&bytes).ok_or("it is too short")?.returns,
-            })
-        };
         leave(&bed, &pair)?;
         let own = bed.waiting()[0];
-        assert_eq!(returns("waiting", own)?, 1);
+        assert_eq!(bed.value::<Candidate>("waiting", own.bytes())?.conn.returns, 1);
         come_back(&bed, &adopter)?;
-        assert_eq!(returns("conns", own)?, 1);
+        assert_eq!(bed.value::<Conn>("conns", own.bytes())?.returns, 1);
         bed.change("conns", |conn: &mut Conn| conn.returns = 6)?;
         leave(&bed, &pair)?;
-        assert_eq!(returns("waiting", own)?, 6);
+        assert_eq!(bed.value::<Candidate>("waiting", own.bytes())?.conn.returns, 6);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use datapath::Maps;
-use datapath::abi::{EndRecord, Program, Reason, Totals, Verdict, Wire};
+use datapath::abi::{EndRecord, Handshake, Program, Reason, Totals, Verdict, Wire};
 use datapath::ends::Ends;
 use datapath::socket::{Options, SocketPath};
 use libbpf_rs::{MapCore, MapFlags};
@@ -74,14 +74,24 @@ impl Bed {
         Ok(self.ends.list(self.path.maps())?)
     }
 
+    /// What a map has under a key.
+    pub fn value<T: Wire>(&self, map: &str, key: &[u8]) -> Result<T> {
+        let bytes = self.get(map).lookup(key, MapFlags::ANY)?;
+        Ok(T::read(&bytes.ok_or("it is gone")?).ok_or("it is too short")?)
+    }
+
+    /// Puts a socket into a sockmap, under a key that it does not have yet.
+    pub fn put(&self, map: &str, key: Handshake, sock: &TcpStream) -> Result {
+        let fd = u64::try_from(sock.as_raw_fd())?.to_ne_bytes();
+        Ok(self.get(map).update(key.bytes(), &fd, MapFlags::NO_EXIST)?)
+    }
+
     /// Changes all values of a map.
     pub fn change<T: Wire>(&self, map: &str, how: impl Fn(&mut T)) -> Result {
-        let map = self.get(map);
-        for key in map.keys() {
-            let bytes = map.lookup(&key, MapFlags::ANY)?.ok_or("it is gone")?;
-            let mut value = T::read(&bytes).ok_or("it is too short")?;
+        for key in self.get(map).keys() {
+            let mut value: T = self.value(map, &key)?;
             how(&mut value);
-            map.update(&key, value.bytes(), MapFlags::EXIST)?;
+            self.get(map).update(&key, value.bytes(), MapFlags::EXIST)?;
         }
         Ok(())
     }

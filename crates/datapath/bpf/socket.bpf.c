@@ -379,7 +379,7 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 	if (offer && reason)
 		return REASON_NONE; /* the client's end counted it */
 	reason = unsuitable(sk) ?: reason;
-	/* `conn`, if there is one, may be that of a twin. */
+	/* `conn`, if there is one, may be that of a twin, which has its server or waits for it. */
 	if (!offer)
 		return reason;
 	if (conn && conn->server.sk)
@@ -388,8 +388,6 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 		reason = REASON_PEER_ELSEWHERE;
 	if (!reason)
 		reason = enrol(ops, sk, own, &program, queue_limit, 0);
-	if (reason == REASON_COLLISION)
-		return reason; /* so is this one */
 	if (reason || !conn) {
 		bpf_map_delete_elem(&conns, &client);
 		return reason;

@@ -141,9 +141,9 @@ kernel_test! {
             Adopter::load(bed)?.look()?;
         }
         assert_eq!(beds.each_ref().map(|bed| (enrolled(bed), bed.conns().len())), [(2, 1), (0, 0)]);
-        let sent = exchange(&pair.0, &pair.1, BYTES)?;
+        beds[0].exchange_redirected(&pair, BYTES)?;
         drop(pair);
-        assert!(beds[0].emptied()?.closed_redirected_bytes >= sent / 2);
+        beds[0].emptied()?;
         beds[1].none_enrolled(&[(Reason::Blocking, 1)])
     }
 

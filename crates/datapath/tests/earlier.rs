@@ -75,23 +75,10 @@ impl<'a> Late<'a> {
 
 /// Both ends are enrolled, and redirect once all that they sent before has arrived.
 fn expect_redirected(late: &Late, pairs: Vec<(TcpStream, TcpStream)>) -> Result {
-    let kernel = || -> Result<u64> {
-        let ends = late.bed.ends()?;
-        Ok(ends.iter().map(|end| end.end.kernel_bytes).sum())
-    };
     let connections = pairs.len() as u64;
-    for (a, b) in &pairs {
-        wait_for("both ways to redirect", SOON, || {
-            let before = kernel().expect("it lists");
-            talk(a, b).expect("it talks");
-            kernel().expect("it lists") == before
-        })?;
+    for pair in &pairs {
+        late.bed.exchange_redirected(pair, BYTES)?;
     }
-    let before = kernel()?;
-    for (a, b) in &pairs {
-        exchange(a, b, BYTES)?;
-    }
-    assert_eq!(kernel()?, before, "from then on all is redirected");
     drop(pairs);
     let totals = late.bed.emptied()?;
     expect_connections(&totals, connections);

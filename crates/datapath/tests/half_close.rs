@@ -214,6 +214,29 @@ kernel_test! {
         Ok(())
     }
 
+    /// It sends only to a reader that sleeps, which has left before it.
+    fn end_that_comes_to_block_leaves_a_reader_that_sleeps_in_plain_tcp(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        let left = |count: usize| {
+            bed.ends().is_ok_and(|ends| ends.iter().filter(|end| end.has_psock == 0).count() == count)
+        };
+        talk(&a, &b)?;
+        thread::sleep(GRACE);
+        a.set_nonblocking(false)?;
+        wait_for("the first to leave", SOON, || talk(&a, &b).is_ok() && left(1))?;
+        b.set_nonblocking(false)?;
+        wait_for("the other to leave", SOON, || {
+            let (_, reader) = sleeping_read(a.try_clone().expect("it is open")).expect("it sleeps");
+            traffic::write_all(&b, b"answer").expect("it sends");
+            assert_eq!(&reader.join().expect("it panicked").expect("it reads"), b"answer");
+            left(2)
+        })?;
+        Ok(())
+    }
+
     /// Both come to block while they are enrolled, one after the other.
     fn both_ends_that_come_to_block_leave(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;

@@ -385,14 +385,55 @@ kernel_test! {
         read_all(&a, &mut [0; 5])?;
         // A look passes it by while a packet of it is on its way.
         wait_for("its adoption", SOON, || adopter.look().is_ok() && bed.enrolled().len() == 4)?;
-        exchange(&a, &b, BYTES)?;
-        let redirected: u64 = bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum();
-        assert!(redirected > BYTES, "{redirected} bytes");
+        let first = (a, b);
+        bed.exchange_redirected(&first, BYTES)?;
         for (a, b) in [(&c, &d), (&e, &f)] {
             exchange(a, b, BYTES)?;
         }
-        drop((a, b, c, d, e, f));
+        drop((first, c, d, e, f));
         bed.emptied()?;
+        Ok(())
+    }
+
+    fn twin_that_closes_does_not_end_the_wait_of_the_first(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        real.set_nonblocking(false)?;
+        let first = (sides[0].connect()?, accept(&real)?);
+        let twin = bed.waiting()[0];
+        let forged = sides[1].listen_as(twin)?;
+        forged.set_nonblocking(false)?;
+        let (c, d) = (sides[1].connect_as(twin)?, accept(&forged)?);
+        exchange(&c, &d, BYTES)?;
+        drop((c, d));
+        let over = |ns| states(ns).iter().all(|state| ["06", "0A"].contains(&state.as_str()));
+        wait_for("the twin's end", SOON, || over(&sides[1].client) && over(&sides[1].web))?;
+        wait_for("the adoption of the first", SOON, || {
+            adopter.look().is_ok() && bed.enrolled().len() == 2
+        })?;
+        bed.exchange_redirected(&first, BYTES)
+    }
+
+    /// The socket of the first that is still there has no use for its place, but keeps it until it is closed.
+    fn twin_of_a_server_that_is_not_closed_leaves_no_record(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let sides = [Side::new()?, Side::new()?];
+        let real = sides[0].listen()?;
+        let a = sides[0].connect()?;
+        let b = accept(&real)?;
+        let twin = only(&bed)?;
+        exchange(&a, &b, BYTES)?;
+        wait_for("the end of the first", SOON, || bed.conns().is_empty())?;
+        drop(a);
+        wait_for("the place of its client", SOON, || bed.enrolled().len() == 1)?;
+        let (forged, c) = (sides[1].listen_as(twin)?, sides[1].connect_as(twin)?);
+        let d = accept(&forged)?;
+        assert!(bed.conns().is_empty(), "the client has no server");
+        keep_apart(&bed, &[(&c, &d)])?;
+        drop((b, c, d));
+        assert_eq!(bed.emptied()?.paired, 1);
         Ok(())
     }
 

@@ -152,6 +152,22 @@ impl Bed {
         Ok(())
     }
 
+    /// Talks until both ways redirect, which an adopted connection does once all that it sent before
+    /// has arrived; from then on all of an exchange does.
+    pub fn exchange_redirected(&self, (a, b): &(TcpStream, TcpStream), bytes: u64) -> Result {
+        let over_kernel =
+            || -> Result<u64> { Ok(self.ends()?.iter().map(|end| end.end.kernel_bytes).sum()) };
+        wait_for("both ways to redirect", SOON, || {
+            let before = over_kernel().expect("it lists");
+            talk(a, b).expect("it talks");
+            over_kernel().expect("it lists") == before
+        })?;
+        let before = over_kernel()?;
+        exchange(a, b, bytes)?;
+        assert_eq!(over_kernel()?, before, "bytes over the kernel path");
+        Ok(())
+    }
+
     /// As [`Bed::emptied`], and no connection was enrolled; the reasons are just these.
     pub fn none_enrolled(&self, reasons: &[(Reason, u64)]) -> Result {
         let totals = self.emptied()?;

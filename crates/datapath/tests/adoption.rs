@@ -14,6 +14,8 @@ use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, exchange, expect_reasons, 
 use datapath::abi::{Mode, Reason, Totals};
 use datapath::adopt::Adopter;
 use rustix::event::epoll;
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -196,6 +198,24 @@ kernel_test! {
     /// Behind them it is not looked for.
     fn connection_with_a_sleeping_reader_and_many_who_poll_waits(cgroup: &Cgroup) -> Result {
         waits_for_a_sleeping_reader(cgroup, 5)
+    }
+
+    /// The kernel may hide the addresses of its functions.
+    fn nothing_is_adopted_where_nobody_can_tell_who_sleeps(cgroup: &Cgroup) -> Result {
+        // SAFETY: of this thread, which has no other's files in use.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        mount_bind("/dev/null", "/proc/kallsyms")?;
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let pair = stage.blocking_pair()?;
+        unblock(&pair)?;
+        adopter.look()?;
+        assert_eq!(enrolled(&bed), 0);
+        exchange(&pair.0, &pair.1, BYTES)?;
+        drop(pair);
+        bed.none_enrolled(&[(Reason::Blocking, 1)])
     }
 
     fn connection_with_an_option_waits(cgroup: &Cgroup) -> Result {

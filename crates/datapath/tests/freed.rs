@@ -3,9 +3,13 @@
 
 mod common;
 
-use std::net::TcpStream;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use common::late_page::{LatePage, PAGE, call_until_asleep, read_until_asleep};
 use common::stage::{Stage, unblock};
 use common::{
     Bed, Dropping, PLAIN_ACKS, Result, SOON, disconnect, exchange, fill_up, in_progress, poll,
@@ -14,6 +18,7 @@ use common::{
 use datapath::abi::{Candidate, Conn, Reason, Wire};
 use datapath::adopt::Adopter;
 use datapath::drain;
+use datapath::socket::Options;
 use libbpf_rs::{MapCore, MapFlags};
 use socket2::SockRef;
 use testbed::traffic::{self, pattern::Pattern};
@@ -27,18 +32,24 @@ fn waiting_pair(stage: &Stage, bed: &Bed, of: usize) -> Result<(TcpStream, TcpSt
     Ok(pair)
 }
 
-/// A server that is established after something was done `meanwhile`, and is left alone for this reason.
-fn comes_late(cgroup: &Cgroup, reason: Reason, meanwhile: impl Fn(&Bed) -> Result) -> Result {
-    let bed = Bed::on(cgroup)?;
-    let stage = Stage::new()?;
+/// A connection whose server is established after something was done `meanwhile`.
+fn late_pair(stage: &Stage, meanwhile: impl Fn() -> Result) -> Result<(TcpStream, TcpStream)> {
     let (listener, addr) = stage.web.listen((stage.web.ip(), 0))?;
     // Established by the first data only.
     set_option(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 10)?;
     let a = stage.client.connect(addr)?;
-    meanwhile(&bed)?;
+    meanwhile()?;
     traffic::write_all(&a, b"hello")?;
     let b = traffic::accept(&listener)?;
     traffic::read_all(&b, &mut [0; 5])?;
+    Ok((a, b))
+}
+
+/// Such a server is left alone for this reason.
+fn comes_late(cgroup: &Cgroup, reason: Reason, meanwhile: impl Fn(&Bed) -> Result) -> Result {
+    let bed = Bed::on(cgroup)?;
+    let stage = Stage::new()?;
+    let (a, b) = late_pair(&stage, || meanwhile(&bed))?;
     let totals = bed.totals()?;
     let counted = totals.count(reason);
     assert_eq!((totals.enrolled, totals.paired, counted), (1, 0, 1));
@@ -107,6 +118,9 @@ kernel_test! {
             }
         }
         let [closed, (disconnected, peer)] = pairs;
+        // With its FIN, one leaves that has such an option.
+        set_option(&closed.0, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+        closed.0.shutdown(Shutdown::Write)?;
         drop(closed);
         disconnect(&disconnected)?;
         drop(peer);
@@ -117,6 +131,51 @@ kernel_test! {
         wait_for("the ends", SOON, || bed.totals().is_ok_and(|totals| totals.closed == 4))?;
         let left = |map| bed.get(map).keys().count();
         assert_eq!((left("socks"), left("targets")), (2, 2));
+        Ok(())
+    }
+
+    /// It is retired with another one, which leaves.
+    fn socket_that_has_left_and_is_retired_again_takes_no_twin_along(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let (twin, _peer) = stage.pair()?;
+        let bed = Bed::on(cgroup)?;
+        let retire = |time| drain::retire(&bed, &bed.conns(), Reason::Retired, Instant::now() + time, |_| {});
+        let _left = stage.pair()?;
+        let own = bed.conns()[0];
+        retire(SOON)?;
+        assert!(bed.enrolled().is_empty());
+        bed.put("socks", own, &twin)?;
+        let _other = stage.pair()?;
+        let mut patience = Duration::from_millis(50);
+        wait_for("the other to leave", SOON, || {
+            patience *= 2;
+            retire(patience).expect("it retires");
+            bed.enrolled().len() <= 1
+        })?;
+        assert_eq!(bed.enrolled(), [own]);
+        Ok(())
+    }
+
+    /// It loses its record as one that connects again does, whose message is under way in another thread.
+    fn rest_of_a_message_of_a_socket_without_a_record_is_not_written(cgroup: &Cgroup) -> Result {
+        const LIMIT: u32 = 1 << 20;
+        let options = Options { queue_limit: LIMIT, ..Options::default() };
+        let bed = Bed::with(cgroup, options)?;
+        let stage = Stage::new()?;
+        let (a, b) = stage.pair()?;
+        // From here on the last byte of a message goes apart.
+        traffic::write_all(&a, &vec![7; LIMIT as usize + (64 << 10)])?;
+        let mut page = LatePage::new();
+        let locks = read_until_asleep(b.try_clone()?, page.bytes(), PAGE);
+        let (tell, told) = mpsc::channel();
+        let mut sender = a.try_clone()?;
+        let cut = call_until_asleep(move || tell.send(sender.write(&[7; 1000])).unwrap(), "lock_sock");
+        bed.get("ends").delete(&a.as_raw_fd().to_ne_bytes())?;
+        page.come();
+        for thread in [locks, cut] {
+            thread.join().expect("it panicked");
+        }
+        assert_eq!(told.recv()??, 999);
         Ok(())
     }
 
@@ -132,6 +191,39 @@ kernel_test! {
         comes_late(cgroup, Reason::NoRecord, |bed| {
             Ok(bed.get("offers").delete(bed.offers()[0].bytes())?)
         })
+    }
+
+    /// The record is that of a twin, whose server comes later.
+    fn server_is_not_noted_for_the_client_of_another(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let stage = Stage::new()?;
+        let (a, b) = late_pair(&stage, || {
+            let (client, twin) = (bed.conns()[0], Candidate::default());
+            Ok(bed.get("waiting").update(client.bytes(), twin.bytes(), MapFlags::NO_EXIST)?)
+        })?;
+        let waits = bed.value::<Candidate>("waiting", bed.waiting()[0].bytes())?;
+        assert_eq!((bed.totals()?.paired, waits.conn.server.cookie), (1, 0));
+        exchange(&a, &b, 100_000)?;
+        Ok(())
+    }
+
+    /// Under its key the map has a twin, which keeps its place until it is closed.
+    fn socket_that_waited_does_not_take_the_place_of_another(cgroup: &Cgroup) -> Result {
+        let stage = Stage::new()?;
+        let (twin, _peer) = stage.pair()?;
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let pair = waiting_pair(&stage, &bed, 1)?;
+        let own = bed.waiting()[0];
+        bed.put("socks", own, &twin)?;
+        let place = || bed.get("socks").lookup(own.bytes(), MapFlags::ANY);
+        let before = place()?;
+        adopter.look()?;
+        assert_eq!(place()?, before);
+        assert!(bed.conns().is_empty());
+        bed.get("socks").delete(own.bytes())?;
+        wait_for("its adoption", SOON, || adopter.look().is_ok() && bed.enrolled().len() == 2)?;
+        bed.exchange_redirected(&pair, 100_000)
     }
 
     /// It waits under its twin's record.

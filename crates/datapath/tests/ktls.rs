@@ -173,6 +173,20 @@ kernel_test! {
         Ok(())
     }
 
+    fn protocol_is_not_refused_to_one_that_has_left(cgroup: &Cgroup) -> Result {
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (plain, _peer) = pair(&client, &web, web.ip())?;
+        let bed = Bed::on(cgroup)?;
+        let (a, b) = pair(&client, &web, web.ip())?;
+        let outcome = drain::retire(&bed, &bed.conns(), Reason::Retired, Instant::now() + SOON, |_| {})?;
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        for sock in [&a, &b] {
+            assert_eq!(ask_for_mptcp(sock), ask_for_mptcp(&plain));
+        }
+        Ok(())
+    }
+
     /// It blocked, so that it was not enrolled, and does not any more.
     #[ignore = "needs a kernel with TLS"]
     fn connection_that_has_it_is_not_adopted(cgroup: &Cgroup) -> Result {

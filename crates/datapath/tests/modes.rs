@@ -2,16 +2,21 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::thread;
 
 use common::{
-    Bed, Dropping, LARGE, PLAIN_ACKS, Result, exchange, expect_connections, expect_reasons, fill,
-    one_way, seed,
+    Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, exchange, expect_connections, expect_reasons,
+    fill, one_way, seed,
 };
-use datapath::abi::{Mode, Reason};
+use datapath::abi::{Dimension, Mode, Reason, RuleSet, Verdict};
+use datapath::adopt::Adopter;
+use datapath::programs::Programs;
+use datapath::rules::{Tables, prepare};
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{accept, pair, read_all, stream};
+use testbed::traffic::{accept, listen, pair, read_all, stream};
 use testbed::{Cgroup, Node, kernel_test};
 
 kernel_test! {
@@ -58,6 +63,45 @@ kernel_test! {
         assert_eq!((totals.enrolled, totals.paired), (1, 0));
         expect_reasons(&totals, &[(Reason::Detaching, 1), (Reason::PeerLate, 1)]);
         assert_eq!((totals.closed_redirected_bytes, totals.closed_kernel_bytes), (0, LARGE / 8));
+        Ok(())
+    }
+
+    /// The client, whose listener blocks, waits for ever.
+    fn mode_off_within_a_handshake_leaves_nothing_to_adopt(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (listener, addr) = web.listen((web.ip(), 0))?;
+        listener.set_nonblocking(false)?;
+        let held = Dropping::arriving(&web, PLAIN_ACKS)?;
+        let a = client.connect(addr)?;
+        assert_eq!(bed.waiting().len(), 1);
+        bed.set_mode(Mode::Off)?;
+        held.end()?;
+        let b = accept(&listener)?;
+        bed.set_mode(Mode::On)?;
+        adopter.look()?;
+        assert!(bed.enrolled().is_empty());
+        exchange(&a, &b, 100_000)?;
+        drop((a, b));
+        bed.none_enrolled(&[(Reason::Blocking, 1)])
+    }
+
+    /// Rules that ask for programs may come when it does not run; what else is known of it stays.
+    fn program_that_rules_do_not_know_is_told_of(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let told = RefCell::new(Vec::new());
+        let tell = |program, _: &std::path::Path| told.borrow_mut().push(program);
+        let mut programs = Programs::load(&bed, |_| true)?.telling(tell);
+        let own = programs.of(std::process::id())?.ok_or("it runs")?;
+        assert_eq!(bed.verdict(own)?, Verdict::NeverSplices);
+        let mut tables = Tables::new(&[true], false);
+        tables.ask_for(Dimension::LocalProgram, RuleSet::default());
+        let _in_force = prepare(&bed, &tables)?.put_in_force(&bed, |_| {})?;
+        let _listener = listen((Ipv4Addr::LOCALHOST, 0))?;
+        programs.poll(SOON)?;
+        assert!(told.borrow().contains(&own));
         Ok(())
     }
 

@@ -3,13 +3,17 @@
 
 mod common;
 
+use std::fs;
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{Bed, Dropping, Result, SOON, exchange, fill, fill_up, one_way, poll, seed, talk};
+use common::late_page::{LatePage, PAGE, send_until_asleep};
+use common::{
+    Bed, Dropping, Result, SOON, exchange, fill, fill_up, one_way, poll, seed, set_option, talk,
+};
 use datapath::abi::{EndRecord, Handshake, Reason};
 use datapath::drain::{self, HeldBy, Outcome};
 use datapath::socket::Options;
@@ -20,6 +24,9 @@ use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
 
 /// Bytes that one round of [`Busy`] moves each way.
 const ROUND: u64 = 200_000;
+
+/// More than a socket may block after its enrolment without leaving: GRACE_NS, bpf/socket.bpf.c.
+const GRACE: Duration = Duration::from_millis(150);
 
 fn soon() -> Instant {
     Instant::now() + SOON
@@ -148,6 +155,35 @@ fn retire_sender(bed: &Bed, sock: &TcpStream) -> Result {
     Ok(wait_for("a sender that is plain TCP", SOON, left)?)
 }
 
+/// From now on, reads sleep for as long as it takes.
+fn block(sock: &TcpStream) -> Result {
+    sock.set_nonblocking(false)?;
+    Ok(sock.set_read_timeout(None)?)
+}
+
+/// A thread that reads five bytes.
+fn reader(sock: &TcpStream) -> Result<JoinHandle<Result<[u8; 5]>>> {
+    let mut sock = sock.try_clone()?;
+    Ok(thread::spawn(move || {
+        let mut got = [0; 5];
+        sock.read_exact(&mut got)?;
+        Ok(got)
+    }))
+}
+
+/// Waits until a thread of this process sleeps in this function, for the lock of a socket.
+fn wait_for_who_waits(function: &str) -> Result {
+    let waits = |task: fs::DirEntry| {
+        let of = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let stack = of("stack");
+        // In this order: one that is about to sleep there may be in no queue yet.
+        stack.contains("lock_sock") && stack.contains(function) && !of("stat").contains(") R ")
+    };
+    Ok(wait_for(&format!("{function} to wait"), SOON, || {
+        fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.flatten().any(waits))
+    })?)
+}
+
 fn released(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Done { released } => released,
@@ -256,14 +292,8 @@ kernel_test! {
         // Both ends are redirected after that.
         talk(a, b)?;
         let key = key_of(&bed, a)?;
-        b.set_nonblocking(false)?;
-        b.set_read_timeout(None)?;
-        let mut sleeps = b.try_clone()?;
-        let reader = thread::spawn(move || -> Result<[u8; 5]> {
-            let mut got = [0; 5];
-            sleeps.read_exact(&mut got)?;
-            Ok(got)
-        });
+        block(b)?;
+        let reader = reader(b)?;
         wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
         // Before that, threads of other tests may hold it, which send; the longer it is waited for, the fewer.
         let mut patience = Duration::from_millis(500);
@@ -278,6 +308,51 @@ kernel_test! {
         traffic::write_all(a, b"hello")?;
         assert_eq!(&reader.join().expect("it panicked")?, b"hello");
         drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?;
+        expect_plain(&bed, a)
+    }
+
+    /// Nor does it leave by itself, with a packet of a call that is neither a read nor a write.
+    fn a_socket_whose_reader_sleeps_does_not_leave(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let pods = Pods::connect(1)?;
+        let (a, b) = &pods.pairs[0];
+        // Sooner, it might have been accepted and not be through with fcntl.
+        thread::sleep(GRACE);
+        block(b)?;
+        let reader = reader(b)?;
+        wait_for("a sleeping reader", SOON, || common::sleeping_readers() == 1)?;
+        set_option(b, libc::IPPROTO_TCP, libc::TCP_CORK, 1)?;
+        traffic::write_all(b, b"later")?;
+        set_option(b, libc::IPPROTO_TCP, libc::TCP_CORK, 0)?;
+        traffic::read_all(a, &mut [0; 5])?;
+        traffic::write_all(a, b"hello")?;
+        assert_eq!(&reader.join().expect("it panicked")?, b"hello");
+        Ok(())
+    }
+
+    /// Who waits for the lock to read is about to sleep, and is behind the release in line here.
+    fn a_socket_that_a_reader_waits_for_is_not_released(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pods = Pods::connect(1)?;
+        let (a, b) = &pods.pairs[0];
+        let key = key_of(&bed, a)?;
+        block(b)?;
+        let mut page = LatePage::new();
+        let locks = send_until_asleep(b.try_clone()?, page.bytes(), "userfault");
+        thread::scope(|scope| -> Result {
+            let retired = scope.spawn(|| drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {}));
+            wait_for_who_waits("bpf_iter_tcp")?;
+            let reader = reader(b)?;
+            wait_for_who_waits("tcp_bpf_recvmsg")?;
+            page.come();
+            locks.join().expect("it panicked");
+            traffic::read_all(a, &mut [0; PAGE])?;
+            wait_for("a sleeping reader", SOON, || reader.is_finished() || common::sleeping_readers() == 1)?;
+            traffic::write_all(a, b"hello")?;
+            assert_eq!(&reader.join().expect("it panicked")?, b"hello");
+            released(retired.join().expect("it panicked")?);
+            Ok(())
+        })?;
         expect_plain(&bed, a)
     }
 

@@ -73,6 +73,7 @@ fn stay_away(bed: &Bed, adopter: &Adopter) -> Result {
     thread::sleep(Duration::from_millis(1500));
     adopter.look()?;
     assert!(bed.enrolled().is_empty());
+    assert_eq!(bed.get("targets").keys().count(), 0);
     Ok(())
 }
 
@@ -140,6 +141,8 @@ kernel_test! {
             adopter.look()?;
             assert!(bed.enrolled().is_empty(), "not at once, in round {round}");
             come_back(&bed, &adopter)?;
+            // It is no new one.
+            expect_connections(&bed.totals()?, 1);
             let before = redirected(&bed)?;
             for _ in 0..100 {
                 talk(&pair.0, &pair.1)?;
@@ -198,6 +201,17 @@ kernel_test! {
         leave(&bed, &pair)?;
         assert_eq!(bed.value::<Candidate>("waiting", own.bytes())?.conn.returns, 6);
         Ok(())
+    }
+
+    /// A twin waits under its key.
+    fn connection_that_leaves_does_not_take_the_place_of_another(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pair = pair()?;
+        let own = bed.conns()[0];
+        bed.get("waiting").update(own.bytes(), Candidate::default().bytes(), MapFlags::NO_EXIST)?;
+        leave(&bed, &pair)?;
+        assert_eq!(bed.value::<Candidate>("waiting", own.bytes())?.conn.client.cookie, 0);
+        talk(&pair.0, &pair.1)
     }
 
     /// Whoever adopts had found it before.

@@ -7,9 +7,11 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::time::{Duration, Instant};
 
 use common::{Bed, Result, SOON, talk};
 use datapath::abi::Reason;
+use datapath::drain::{self, Outcome};
 use datapath::splice::Splices;
 use testbed::traffic::{pair, write_all};
 use testbed::wait::wait_until;
@@ -45,6 +47,44 @@ kernel_test! {
         let (a, b) = pair(&client, &web, web.ip())?;
         talk(&a, &b)?;
         assert_eq!(bed.totals()?.count(Reason::MaySplice), 1);
+        Ok(())
+    }
+
+    /// What waits keeps it enrolled for a while.
+    #[ignore = "needs a kernel with fentry"]
+    fn connection_that_is_taken_back_is_told_of_once(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let splices = Splices::hear(&bed)?.map_err(|refusal| refusal.to_string())?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        write_all(&a, b"hello")?;
+        let (_out, into) = io::pipe()?;
+        for told in [1, 0] {
+            splice(&b, &into).expect_err("it does not see what was redirected");
+            assert_eq!(splices.poll(if told == 1 { SOON } else { Duration::ZERO })?, told);
+            assert!(!bed.enrolled().is_empty());
+        }
+        Ok(())
+    }
+
+    #[ignore = "needs a kernel with fentry"]
+    fn splice_from_one_that_has_left_says_nothing_of_the_program(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let splices = Splices::hear(&bed)?.map_err(|refusal| refusal.to_string())?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        let outcome = drain::retire(&bed, &bed.conns(), Reason::Retired, Instant::now() + SOON, |_| {})?;
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        let (_out, into) = io::pipe()?;
+        splice(&b, &into).expect_err("nothing is there");
+        assert_eq!(splices.poll(Duration::ZERO)?, 0);
+
+        let _next = pair(&client, &web, web.ip())?;
+        assert_eq!(bed.totals()?.paired, 2);
         Ok(())
     }
 }

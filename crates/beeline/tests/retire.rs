@@ -2,8 +2,13 @@
 
 mod common;
 
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
 use common::load::{Load, exchange};
 use common::{Beeline, SOON, pair};
+use rustix::net::{self, SendFlags};
 use serde_json::Value;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -14,6 +19,27 @@ fn conns(beeline: &Beeline) -> Vec<Value> {
     let conns = beeline.json(&["conns", "--json"]);
     conns.as_array().expect("a list").clone()
 }
+
+type Pair = (TcpStream, TcpStream);
+
+fn talk((client, server): &Pair) {
+    for (from, to) in [(client, server), (server, client)] {
+        traffic::write_all(from, b"hello").unwrap();
+        traffic::read_all(to, &mut [0; 5]).unwrap();
+    }
+}
+
+/// The reasons, and what a program does.
+const WAYS_TO_LEAVE: [(&str, fn(&Pair)); 2] = [
+    ("urgent", |(client, _)| {
+        net::send(client, b"!", SendFlags::OOB).unwrap();
+    }),
+    ("blocking", |(_, server)| {
+        // Sooner, it might have been accepted and not be through with fcntl: GRACE_NS, bpf/socket.bpf.c.
+        thread::sleep(Duration::from_millis(150));
+        server.set_nonblocking(false).unwrap();
+    }),
+];
 
 fn redirected(beeline: &Beeline) -> u64 {
     let bytes = &beeline.status()["work"]["redirected_bytes"];
@@ -61,6 +87,24 @@ kernel_test! {
         load.finish();
         let said = beeline.fails(&["retire", "127.0.0.1:1"]);
         assert!(said.contains("127.0.0.1:1") && said.contains("beeline conns"), "{said}");
+    }
+
+    fn connections_that_leave_by_themselves_say_why(cgroup: &Cgroup) {
+        let beeline = Beeline::new(cgroup);
+        let _agent = beeline.agent();
+        for (reason, leave) in WAYS_TO_LEAVE {
+            let pair = pair();
+            talk(&pair);
+            leave(&pair);
+            wait_for(reason, SOON, || {
+                talk(&pair);
+                let listed = conns(&beeline);
+                let ends = listed.iter().flat_map(|conn| [&conn["client"], &conn["server"]]);
+                ends.filter(|end| end["path"] == "kernel" && end["reason"] == reason).count() == 2
+            }).unwrap();
+            drop(pair);
+            wait_for("its end", SOON, || conns(&beeline).is_empty()).unwrap();
+        }
     }
 
     fn a_reader_that_does_not_read_is_named_and_loses_nothing(cgroup: &Cgroup) {

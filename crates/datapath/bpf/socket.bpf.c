@@ -164,6 +164,9 @@ static __always_inline enum reason listener_unfit(struct tcp_request_sock *req, 
 		read_facts((struct sock *)req, family, listener, &offer->facts);
 		offer->judged = 1;
 	}
+	/* Whoever is accepted inherits them, and its client would be enrolled by then. */
+	if (has_option(listener))
+		return REASON_OPTION;
 	return caller_unfit(caller) ?: (is_blocking(listener) ? REASON_BLOCKING : REASON_NONE);
 }
 
@@ -447,6 +450,8 @@ static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 	peer = peer_side(conn, end);
 	if (sock_cookie(sock_of(peer)) == peer->cookie && is_dead(sock_of(peer)))
 		give_up(ops, sk);
+	if (ops->skb_tcp_flags & TCPHDR_URG)
+		conn->leaves = REASON_URGENT;
 	if (conn->leaves == REASON_URGENT)
 		leave_if_unfit(sk, end, 1);
 }
@@ -674,13 +679,42 @@ static __noinline int go_away(struct end *end, enum reason reason)
 	return reason;
 }
 
-/* Before a direction redirects for the first time; see leave_if_unfit. */
+/* More threads than one have redirected for an end. */
+#define MANY_THREADS (~0U)
+
+static __always_inline __u32 this_thread(void)
+{
+	return bpf_get_current_pid_tgid();
+}
+
+static __always_inline void note_thread(struct end *end)
+{
+	__u32 own = this_thread();
+
+	if (end->thread != own)
+		end->thread = end->thread ? MANY_THREADS : own;
+}
+
+/* Before a direction begins to redirect; see leave_if_unfit. */
 static __noinline void say_first(struct end *end)
 {
 	struct conn *conn = conn_of(end);
 
-	if (conn)
-		say(conn, end, SIDE_REDIRECTS);
+	if (!conn)
+		return;
+	take_back(conn, end, SIDE_SETTLED);
+	say(conn, end, SIDE_REDIRECTS);
+}
+
+/* A direction has left the redirect. What it redirected is in the queue if all of it was by this thread, which is at a
+ * later message now.
+ */
+static __noinline void say_settled(struct end *end)
+{
+	struct conn *conn = conn_of(end);
+
+	if (conn && end->thread == this_thread())
+		say(conn, end, SIDE_SETTLED);
 }
 
 /* Of this message, something was redirected already. */
@@ -706,6 +740,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 		end->tx_reason = reason;
 		count_reason(reason);
 		emit(READ(sk_msg, msg, sk), end, EVENT_KERNEL_PATH, reason);
+		say_settled(end);
 	}
 	end->sent_us = 0;
 	complete_once(msg);
@@ -771,6 +806,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);
+	note_thread(end);
 	if (end->tx != TX_REDIRECT)
 		say_first(end);
 	/* Whatever takes a socket from the targets can be seen before that. */

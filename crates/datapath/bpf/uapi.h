@@ -169,6 +169,7 @@ struct bpf_sock_ops {
 		__u64 : 64;
 	} __attribute__((aligned(8)));
 	__u32 skb_len; /* 0 where the operation has no packet */
+	__u32 skb_tcp_flags; /* likewise */
 };
 
 struct bpf_sockopt {

@@ -136,8 +136,10 @@ kernel_test! {
             talk(&a, &b)?;
             talk(&a, &b)?;
             assert_eq!(redirected(&bed, &a)?, before, "{name}");
-            let left = || ends(&bed, &a).is_ok_and(|ends| ends.iter().any(|end| !end.end.is_client() && end.has_psock == 0));
-            wait_for(name, SOON, left)?;
+            let server = || ends(&bed, &a).ok()?.into_iter().find(|end| !end.end.is_client());
+            wait_for(name, SOON, || server().is_some_and(|end| end.has_psock == 0))?;
+            let why = server().and_then(|end| Reason::from_raw(end.end.tx_reason.into()));
+            assert_eq!(why, Some(Reason::Option), "{name}");
             drop((a, b));
             bed.emptied()?;
         }
@@ -159,6 +161,12 @@ kernel_test! {
         let mut got = [0; 10];
         read_all(&b, &mut got)?;
         assert_eq!(&got, b"hellohello");
+        // Who does not wait may read less.
+        write_all(&a, b"end")?;
+        wait_for("what is below the mark", SOON, || common::unread(&b) == 3)?;
+        assert!(!is_readable(&b));
+        read_all(&b, &mut got[..3])?;
+        assert_eq!(&got[..3], b"end");
         Ok(())
     }
 

@@ -6,19 +6,20 @@
 mod common;
 
 use std::io::{self, PipeReader, Write};
+use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::late_page::{LatePage, PAGE, call_until_asleep, read_until_asleep, send_until_asleep};
-use common::{Bed, Result, SOON, exchange, set_option, talk};
-
+use common::{Bed, Result, SOON, exchange, fill_up, seed, set_option};
 use datapath::abi::{Reason, Totals};
 use datapath::drain::{self, Held, HeldBy, Outcome};
 use datapath::ends::Ends;
 use datapath::pins::{self, Pins};
 use datapath::socket::{Options, SocketPath};
 use testbed::traffic::pair;
-use testbed::{Cgroup, Node, kernel_test, traffic};
+use testbed::traffic::pattern::Pattern;
+use testbed::{Cgroup, Node, Pod, kernel_test, traffic};
 
 /// A thread that may be sending to anyone, as far as one can see: it sleeps uninterruptibly in a write, for a pipe
 /// that another has locked.
@@ -57,32 +58,40 @@ fn soon() -> Instant {
 /// The lock of one end is taken by a thread that reads, then asked for by one with whose packet the socket may leave,
 /// for its option, and by one of the peer whose message was redirected before. `meanwhile` all of them wait.
 /// Returns the sums when what was sent is read.
-fn catch_a_message(cgroup: &Cgroup, meanwhile: impl Fn(&Bed) -> Result) -> Result<Totals> {
-    let bed = Bed::on(cgroup)?;
-    let node = Node::new()?;
-    let (web, client) = (node.pod("web")?, node.pod("client")?);
-    let (a, b) = pair(&client, &web, web.ip())?;
-    talk(&a, &b)?;
-    traffic::write_all(&a, b"request")?;
+fn catch_a_message(
+    bed: &Bed,
+    (a, b): &(TcpStream, TcpStream),
+    meanwhile: impl Fn(&Bed) -> Result,
+) -> Result<Totals> {
+    traffic::write_all(a, b"request")?;
     // As long as something waits, more may come.
-    set_option(&b, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+    set_option(b, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
     let mut page = LatePage::new();
     let locks = read_until_asleep(b.try_clone()?, page.bytes(), 7);
     let leaves = send_until_asleep(b.try_clone()?, b"answer", "lock_sock");
     let caught = send_until_asleep(a.try_clone()?, &[7; 1000], "lock_sock");
-    meanwhile(&bed)?;
+    meanwhile(bed)?;
     page.come();
     for thread in [locks, leaves, caught] {
         thread.join().expect("it panicked");
     }
     let mut got = [0; 1000];
-    traffic::read_all(&b, &mut got)?;
+    traffic::read_all(b, &mut got)?;
     assert_eq!(got, [7; 1000]);
-    traffic::read_all(&a, &mut got[..6])?;
+    traffic::read_all(a, &mut got[..6])?;
     assert_eq!(&got[..6], b"answer");
     let totals = bed.totals()?;
-    exchange(&a, &b, 100_000)?;
+    exchange(a, b, 100_000)?;
     Ok(totals)
+}
+
+/// Two pods, and a connection that has redirected.
+fn stage(bed: &Bed) -> Result<(Node, [Pod; 2], (TcpStream, TcpStream))> {
+    let node = Node::new()?;
+    let pods = [node.pod("web")?, node.pod("client")?];
+    let both = pair(&pods[1], &pods[0], pods[0].ip())?;
+    bed.until_redirected(&both)?;
+    Ok((node, pods, both))
 }
 
 kernel_test! {
@@ -146,14 +155,30 @@ kernel_test! {
     }
 
     fn message_between_verdict_and_queue_keeps_a_socket(cgroup: &Cgroup) -> Result {
-        let totals = catch_a_message(cgroup, |_| Ok(()))?;
+        let bed = Bed::on(cgroup)?;
+        let (_node, _pods, both) = stage(&bed)?;
+        let totals = catch_a_message(&bed, &both, |_| Ok(()))?;
         assert_eq!(totals.count(Reason::Option), 1);
+        Ok(())
+    }
+
+    /// What its thread had redirected before that had long arrived.
+    fn message_keeps_a_socket_whose_peer_redirects_again(cgroup: &Cgroup) -> Result {
+        let bed = Bed::with(cgroup, Options { queue_limit: 100_000, ..Options::default() })?;
+        let (_node, _pods, mut both) = stage(&bed)?;
+        let filled = fill_up(&mut both.0, &mut Pattern::new(seed()))?;
+        traffic::read_all(&both.1, &mut vec![0; usize::try_from(filled)?])?;
+        bed.until_redirected(&both)?;
+        assert!(bed.totals()?.count(Reason::QueueFull) > 0);
+        catch_a_message(&bed, &both, |_| Ok(()))?;
         Ok(())
     }
 
     /// Then the sender is no target any more, although it has not left.
     fn message_between_verdict_and_queue_keeps_a_socket_that_is_retired(cgroup: &Cgroup) -> Result {
-        catch_a_message(cgroup, |bed| {
+        let bed = Bed::on(cgroup)?;
+        let (_node, _pods, both) = stage(&bed)?;
+        catch_a_message(&bed, &both, |bed| {
             let soon = Instant::now() + Duration::from_millis(200);
             let outcome = drain::retire(bed, &bed.conns(), Reason::Retired, soon, |_| {})?;
             assert!(matches!(outcome, Outcome::Held(_)), "{outcome:?}");

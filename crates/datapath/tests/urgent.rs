@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::late_page::{LatePage, read_until_asleep, send_until_asleep};
 use common::{Bed, Result, SOON, poll, talk};
 use datapath::abi::Reason;
+use datapath::socket::Options;
 use testbed::traffic::{pair, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
 
@@ -163,6 +164,29 @@ kernel_test! {
         let mut got = [0; 11];
         read_all(&b, &mut got)?;
         assert_eq!(&got, b"unread!more");
+        Ok(())
+    }
+
+    /// What a sender writes when it had no room is shown to nobody before it leaves.
+    fn urgent_data_after_a_full_buffer_comes_apart(cgroup: &Cgroup) -> Result {
+        const ROUNDS: u64 = 10;
+        let bed = Bed::with(cgroup, Options { queue_limit: 100_000, ..Options::default() })?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let message = vec![7; 1 << 20];
+        for _ in 0..ROUNDS {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            talk(&a, &b)?;
+            let mut sent = 0;
+            while let Ok(some) = (&a).write(&message) {
+                sent += some;
+            }
+            read_all(&b, &mut vec![0; sent])?;
+            comes_apart(&a, &b, By::Send)?;
+            drop((a, b));
+            bed.emptied()?;
+        }
+        assert!(bed.totals()?.count(Reason::Urgent) < ROUNDS, "it saw all of them");
         Ok(())
     }
 

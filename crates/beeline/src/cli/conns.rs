@@ -18,7 +18,7 @@ use crate::observe::sort::Sort;
 /// Between the two looks that rates need.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// List the connections that are enrolled, oldest first.
+/// List the connections that are enrolled, and those that have left, oldest first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// What comes first; rates need two looks, a second apart

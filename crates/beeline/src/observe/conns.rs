@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use datapath::abi::{EndRecord, Handshake, Reason, Tally, TxPath};
+use datapath::abi::{self, EndRecord, Handshake, Reason, Tally, TxPath};
 use datapath::hist::Histograms;
 use datapath::{Maps, Result, socket};
 use serde::Serialize;
@@ -175,7 +175,8 @@ pub fn named(
 #[must_use]
 pub fn of(ends: &[EndRecord], workloads: &Workloads) -> Vec<Connection> {
     // One that is plain TCP again is shown if it knows why.
-    let shown = |one: &&EndRecord| one.has_psock != 0 || one.end.retiring != 0;
+    let says_why = |end: &abi::End| end.retiring != 0 || end.tx_reason != 0;
+    let shown = |one: &&EndRecord| one.has_psock != 0 || says_why(&one.end);
     let live = ends.iter().filter(|one| !one.end.is_closed());
     let live: Vec<&EndRecord> = live.filter(shown).collect();
     pair(&live, workloads, socket::monotonic_ns())

@@ -32,6 +32,14 @@ static __always_inline __u32 hear(struct conn *conn, const struct end *end)
 	return of_peer(end, say(conn, end, 0));
 }
 
+/* An end takes back what it has said. */
+static __always_inline void take_back(struct conn *conn, const struct end *end, enum side_flag flag)
+{
+	__u32 before = __sync_fetch_and_and(&conn->flags, ~(flag << (is_client(end) ? 0 : SIDES)));
+
+	barrier_var(before);
+}
+
 /* Both ends of a connection have left: they may be enrolled again, as ends that blocked at first. */
 static __always_inline void may_come_back(struct conn *conn, struct handshake client)
 {
@@ -50,8 +58,6 @@ static __always_inline void may_come_back(struct conn *conn, struct handshake cl
 static __always_inline void is_out(struct end *end, struct conn *conn, struct handshake client)
 {
 	end->flags |= END_WAITING | END_RETURNS;
-	end->tx = TX_KERNEL;
-	end->tx_reason = conn->leaves;
 	end->small_writes = 0;
 	end->peer_sk = 0;
 	if (of_peer(end, say(conn, end, SIDE_OUT)) & SIDE_OUT)
@@ -62,7 +68,8 @@ static __always_inline void is_out(struct end *end, struct conn *conn, struct ha
  * has set an option that TCP has to heed (invariant 2); or its connection leaves. The peer sends over
  * the kernel path, and when nothing waits here or is on its way, the psock goes. `senders` of the peer's threads
  * are known to be inside a call whose message takes the kernel path. What the peer's threads are inside of does
- * not matter as long as it has never redirected: it says so before it looks for this socket among the targets.
+ * not matter as long as it has never redirected, which it says before it looks for this socket among the targets; or
+ * if it is settled.
  */
 static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int senders)
 {
@@ -83,9 +90,13 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int
 		return;
 	peer = hear(conn, end);
 	if (!may_leave(sk, calls_that_send(sk)) ||
-	    (peer & SIDE_REDIRECTS && !all_inside_sleep(sock_of(peer_side(conn, end)), senders)))
+	    ((peer & (SIDE_REDIRECTS | SIDE_SETTLED)) == SIDE_REDIRECTS &&
+	     !all_inside_sleep(sock_of(peer_side(conn, end)), senders)))
 		return;
 	bpf_map_delete_elem(&socks, &own);
+	/* No message will say it. */
+	end->tx = TX_KERNEL;
+	end->tx_reason = conn->leaves ?: is_blocking(sk) ? REASON_BLOCKING : REASON_OPTION;
 	if (conn->leaves)
 		is_out(end, conn, client);
 }

@@ -13,6 +13,11 @@
 
 #define MSG_OOB 1
 
+/* include/net/tcp.h. The receiver looks for itself, as not every message is shown to its sender's sk_msg: the verdict on one
+ * of which TCP took a part and then had no room stays for the next (tcp_bpf_send_verdict, net/ipv4/tcp_bpf.c, 6.18).
+ */
+#define TCPHDR_URG 0x20
+
 #if defined(__TARGET_ARCH_x86)
 #define CALL(regs) (regs)->orig_ax
 #define ARGUMENT_3(regs) (regs)->dx

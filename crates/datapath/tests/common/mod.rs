@@ -152,19 +152,27 @@ impl Bed {
         Ok(())
     }
 
+    /// What was sent over the kernel path by sockets that exist.
+    fn over_kernel(&self) -> Result<u64> {
+        Ok(self.ends()?.iter().map(|end| end.end.kernel_bytes).sum())
+    }
+
     /// Talks until both ways redirect, which an adopted connection does once all that it sent before
-    /// has arrived; from then on all of an exchange does.
-    pub fn exchange_redirected(&self, (a, b): &(TcpStream, TcpStream), bytes: u64) -> Result {
-        let over_kernel =
-            || -> Result<u64> { Ok(self.ends()?.iter().map(|end| end.end.kernel_bytes).sum()) };
-        wait_for("both ways to redirect", SOON, || {
-            let before = over_kernel().expect("it lists");
+    /// has arrived.
+    pub fn until_redirected(&self, (a, b): &(TcpStream, TcpStream)) -> Result {
+        Ok(wait_for("both ways to redirect", SOON, || {
+            let before = self.over_kernel().expect("it lists");
             talk(a, b).expect("it talks");
-            over_kernel().expect("it lists") == before
-        })?;
-        let before = over_kernel()?;
-        exchange(a, b, bytes)?;
-        assert_eq!(over_kernel()?, before, "bytes over the kernel path");
+            self.over_kernel().expect("it lists") == before
+        })?)
+    }
+
+    /// As [`Bed::until_redirected`], and from then on all of an exchange is redirected.
+    pub fn exchange_redirected(&self, both: &(TcpStream, TcpStream), bytes: u64) -> Result {
+        self.until_redirected(both)?;
+        let before = self.over_kernel()?;
+        exchange(&both.0, &both.1, bytes)?;
+        assert_eq!(self.over_kernel()?, before, "bytes over the kernel path");
         Ok(())
     }
 

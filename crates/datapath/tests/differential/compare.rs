@@ -28,6 +28,14 @@ pub enum What {
 }
 
 impl Difference {
+    /// The end that came to something else.
+    fn side(&self) -> Side {
+        match self.what {
+            What::Call(..) => self.step.side,
+            What::Look(side, ..) => side,
+        }
+    }
+
     /// What it is about, roughly: others of the same kind are not looked into.
     pub fn kind(&self) -> String {
         let call = self.step.call.to_string();
@@ -118,22 +126,31 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "zerocopy",
         row: "`MSG_ZEROCOPY`",
-        matches: |past, _| past.zero_copy[0] || past.zero_copy[1],
+        matches: |past, found| (past.zero_copy[0] || past.zero_copy[1]) && of_completions(found),
     },
     Known {
         name: "oob",
         row: "`MSG_OOB`",
-        matches: |past, found| past.oob || receives(found, |_, flags| flags & libc::MSG_OOB != 0),
+        matches: |past, _| past.oob_in_stream,
+    },
+    Known {
+        name: "nothing urgent",
+        row: "`recv` with `MSG_OOB`",
+        matches: |_, found| {
+            let refused = matches!(&found.what, What::Call(Some(plain), _)
+                if plain.error() == libc::EINVAL);
+            refused && receives(found, |_, flags| flags & libc::MSG_OOB != 0)
+        },
     },
     Known {
         name: "low water",
         row: "`SO_RCVLOWAT`",
-        matches: |past, _| past.low_water[0] || past.low_water[1],
+        matches: |past, found| past.low_water_behind[found.side() as usize] && of_reading(found),
     },
     Known {
         name: "unread close",
         row: "close with unread data",
-        matches: |past, _| past.closed_unread,
+        matches: |past, found| past.closed_unread && !hangs(found) && !of_bytes(found),
     },
     Known {
         name: "trunc",
@@ -166,7 +183,7 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "cork",
         row: "`TCP_CORK`, `MSG_MORE`",
-        matches: |past, _| past.corked[0] || past.corked[1],
+        matches: |past, found| (past.corked[0] || past.corked[1]) && comes_sooner(found),
     },
     Known {
         name: "nothing asked for",
@@ -240,6 +257,51 @@ impl Known {
     /// The entry that accounts for a difference.
     pub fn of(past: &Past, found: &Difference) -> Option<&'static Self> {
         KNOWN.iter().find(|known| (known.matches)(past, found))
+    }
+}
+
+/// Of the error queue, or of what it says to poll.
+fn of_completions(found: &Difference) -> bool {
+    match &found.what {
+        What::Look(_, plain, fast) => {
+            let poll = fast.poll ^ libc::POLLERR;
+            *plain == Seen { poll, ..*fast }
+        }
+        What::Call(..) => {
+            let errors = |_, flags| flags & libc::MSG_ERRQUEUE != 0;
+            matches!(found.step.call.innermost(), Call::ErrQueue) || receives(found, errors)
+        }
+    }
+}
+
+/// Of what there is to read, or whether there is.
+fn of_reading(found: &Difference) -> bool {
+    let call = found.step.call.innermost();
+    let reads = matches!(call, Call::Recv { .. } | Call::Wait(_) | Call::Epoll { .. });
+    matches!(found.what, What::Look(..)) || reads
+}
+
+/// Only the accelerated call sleeps.
+fn hangs(found: &Difference) -> bool {
+    matches!(found.what, What::Call(Some(_), None))
+}
+
+/// As many bytes, but others.
+fn of_bytes(found: &Difference) -> bool {
+    matches!(&found.what, What::Call(Some(plain), Some(fast))
+        if plain.ret == fast.ret && plain.hash != fast.hash)
+}
+
+/// What plain TCP still holds back is there already.
+fn comes_sooner(found: &Difference) -> bool {
+    match &found.what {
+        What::Look(_, plain, fast) => fast.unread >= plain.unread,
+        What::Call(None, _) => true,
+        What::Call(Some(_), None) => false,
+        What::Call(Some(plain), Some(fast)) => match found.step.call.innermost() {
+            Call::Outq => fast.ret <= plain.ret,
+            _ => of_reading(found) && fast.ret >= plain.ret && !of_bytes(found),
+        },
     }
 }
 

@@ -12,6 +12,7 @@ pub struct Past {
     /// Bytes that calls of this side have read.
     pub got: [u64; 2],
     pub shut: [bool; 2],
+    reads_no_more: [bool; 2],
     pub closed: [bool; 2],
     /// Closed or disconnected while bytes were unread; or before bytes came, while the socket may still
     /// have been held open: by io_uring, which lets go of a file a moment later, or by a thread that waits
@@ -22,7 +23,11 @@ pub struct Past {
     /// Used io_uring.
     uring: [bool; 2],
     pub oob: bool,
+    /// The same while the peer had bytes to read or reads no more, or by io_uring, where nobody sees it.
+    pub oob_in_stream: bool,
     pub low_water: [bool; 2],
+    /// The same while bytes were unread.
+    pub low_water_behind: [bool; 2],
     /// `TCP_CORK`, or a send with `MSG_MORE`.
     pub corked: [bool; 2],
     pub zero_copy: [bool; 2],
@@ -73,7 +78,11 @@ impl Past {
                 let peer = side.peer() as usize;
                 self.closed_unread |= self.closed[peer] && (self.uring[peer] || self.waited[peer]);
                 self.uring[own] |= *by == SendBy::IoUring;
-                self.oob |= flags & libc::MSG_OOB != 0;
+                let oob = flags & libc::MSG_OOB != 0;
+                self.oob |= oob;
+                let stays = self.unread(side.peer()) > 0 || self.reads_no_more[peer];
+                let unseen = *by == SendBy::IoUring || stays;
+                self.oob_in_stream |= oob && unseen;
                 self.zero_copy[own] |= kept && flags & libc::MSG_ZEROCOPY != 0;
                 self.corked[own] |= flags & libc::MSG_MORE != 0;
             }
@@ -82,12 +91,18 @@ impl Past {
                 ..
             } => self.uring[own] = true,
             Call::Wait(_) => self.waited[own] = true,
-            Call::Shutdown(_) => self.shut[own] = true,
+            Call::Shutdown(how) => {
+                self.shut[own] = true;
+                self.reads_no_more[own] |= *how != libc::SHUT_WR;
+            }
             Call::Close | Call::Abort | Call::Disconnect => {
                 self.closed[own] = true;
                 self.closed_unread |= self.unread(side) > 0;
             }
-            Call::Set(Opt::RcvLowat, value) => self.low_water[own] |= *value > 1,
+            Call::Set(Opt::RcvLowat, value) => {
+                self.low_water[own] |= *value > 1;
+                self.low_water_behind[own] |= *value > 1 && self.unread(side) > 0;
+            }
             Call::Set(Opt::Cork, value) => self.corked[own] |= *value != 0,
             Call::Set(Opt::ZeroCopy, _) => self.zero_copy[own] = true,
             Call::Set(Opt::PeekOff, _) => self.peek_off[own] = true,

@@ -22,8 +22,8 @@ fn main() {
         "adopt",
         "earlier",
         "keepalive",
-        "tls",
         "splice",
+        "setsockopt",
         "probe",
     ] {
         build("bpf", name, &out);

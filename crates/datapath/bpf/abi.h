@@ -198,7 +198,7 @@ enum verdict {
 	VERDICT_UNKNOWN,
 	VERDICT_NEVER_SPLICES,
 	VERDICT_MAY_SPLICE,
-	VERDICT_USES_ULP, /* it has asked for kernel TLS, or another upper layer protocol: tls.bpf.c */
+	VERDICT_USES_ULP, /* it has asked for kernel TLS, or another upper layer protocol: setsockopt.bpf.c */
 };
 
 /* A process and its program: an element of the ring buffer `strangers`, and what the iterator in

@@ -48,8 +48,11 @@ pub(crate) static KEEPALIVE: &Elf<[u8]> = &Elf(*include_bytes!(concat!(
     "/keepalive.bpf.o"
 )));
 
-/// What keeps kernel TLS off enrolled sockets.
-pub(crate) static TLS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/tls.bpf.o")));
+/// What hears of options that are set on enrolled sockets.
+pub(crate) static SETSOCKOPT: &Elf<[u8]> = &Elf(*include_bytes!(concat!(
+    env!("OUT_DIR"),
+    "/setsockopt.bpf.o"
+)));
 
 /// What tells of sockets that are spliced from.
 pub(crate) static SPLICE: &Elf<[u8]> =

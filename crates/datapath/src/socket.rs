@@ -55,7 +55,7 @@ const WHAT: &str = "the socket path";
 /// A loaded socket path. Dropping it without pins takes it off; with pins it stays.
 pub struct SocketPath {
     object: Object,
-    tls: Object,
+    setsockopt: Object,
     maps: Maps,
     links: Vec<Link>,
 }
@@ -131,12 +131,17 @@ impl SocketPath {
             settings.histograms = options.histograms.bits();
         })?;
         vouch(&maps)?;
-        let tls = object::open_sharing(object::TLS, "tls", &maps, &["ends", "programs"])?
-            .load()
-            .map_err(Error::bpf("load", "what keeps kernel TLS off"))?;
+        let setsockopt = object::open_sharing(
+            object::SETSOCKOPT,
+            "setsockopt",
+            &maps,
+            &["ends", "programs"],
+        )?
+        .load()
+        .map_err(Error::bpf("load", "what hears of options"))?;
         Ok(Self {
             object,
-            tls,
+            setsockopt,
             maps,
             links: Vec::new(),
         })
@@ -211,7 +216,7 @@ impl SocketPath {
     /// What is attached to the cgroup, in that order: sock_ops, which enrols, comes last.
     fn of_the_cgroup(&self) -> [ProgramMut<'_>; 2] {
         [
-            object::program(&self.tls, "beeline_setsockopt"),
+            object::program(&self.setsockopt, "beeline_setsockopt"),
             self.program("beeline_sock_ops"),
         ]
     }

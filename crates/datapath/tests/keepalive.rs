@@ -150,15 +150,31 @@ kernel_test! {
         talk(&a, &b)?;
         keepalive.end()?;
         assert_eq!(now(), before);
-        keepalive.begin()?;
-        // What a program sets meanwhile stays.
-        set_option(&b, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 5)?;
-        keepalive.end()?;
-        assert_eq!(now(), (before.0, (0, 5)));
         talk(&a, &b)?;
         bed.set_mode(Mode::Detaching)?;
         keepalive.begin()?;
-        assert_eq!(now(), (before.0, (0, 5)));
+        assert_eq!(now(), before);
+        Ok(())
+    }
+
+    fn options_that_a_program_sets_meanwhile_stay(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let Stage { node: _node, pods: _pods, a, b } = Stage::new()?;
+        let keepalive = Keepalive::load(&bed)?;
+        let default = options(&a).1;
+        // The last ones are those of Beeline.
+        let sets = [(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 5), (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1), (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0)];
+        let stay = [(0, 5), (1, 5), (1, 1), (0, 1)];
+        for ((level, name, value), stay) in sets.into_iter().zip(stay) {
+            talk(&a, &b)?;
+            keepalive.begin()?;
+            assert_eq!((options(&a), options(&b)), ((1, 1), (1, 1)));
+            set_option(&b, level, name, value)?;
+            assert_eq!(options(&b), stay, "at once");
+            keepalive.end()?;
+            assert_eq!((options(&a), options(&b)), ((0, default), stay));
+        }
         Ok(())
     }
 

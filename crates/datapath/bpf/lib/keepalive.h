@@ -8,27 +8,24 @@
 /* TCP_KEEPIDLE of Beeline, in seconds. */
 #define KEEPIDLE 1
 
-static __always_inline void set_keepidle(struct tcp_sock *tp, int seconds)
+static __always_inline void set_keepidle(void *sk, int seconds)
 {
-	bpf_setsockopt(tp, SOL_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
+	bpf_setsockopt(sk, SOL_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
 }
 
-static __always_inline void set_keepalive(struct tcp_sock *tp, int on)
+static __always_inline void set_keepalive(void *sk, int on)
 {
-	bpf_setsockopt(tp, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	bpf_setsockopt(sk, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
-/* To the program, which has set none meanwhile; for iterators over TCP sockets. */
-static __always_inline void give_back_keepalive(struct tcp_sock *tp, struct end *end)
+/* To the program, which sets its own only after that (setsockopt.bpf.c). Who calls this has the socket's lock. */
+static __always_inline void give_back_keepalive(void *sk, struct end *end)
 {
-	int now;
-
-	if (!end->keepidle_s || bpf_getsockopt(tp, SOL_TCP, TCP_KEEPIDLE, &now, sizeof(now)))
+	if (!end->keepidle_s)
 		return;
-	if (now == KEEPIDLE)
-		set_keepidle(tp, end->keepidle_s);
+	set_keepidle(sk, end->keepidle_s);
 	if (end->flags & END_KEPT)
-		set_keepalive(tp, 0);
+		set_keepalive(sk, 0);
 	end->flags &= ~END_KEPT;
 	end->keepidle_s = 0;
 }

@@ -51,6 +51,7 @@ pub(crate) fn sk_msg(rules: Rules, case: &Case, state: &mut State, part: Part) -
     }
     if state.tx != Tx::Redirect {
         state.said |= rules.has(Rule::SaysFirst);
+        state.settled &= !rules.has(Rule::TakesBack);
         return Verdict::Begin { is_head: is_full };
     }
     if !finds_target(state) {
@@ -82,6 +83,8 @@ fn last_byte_suffices(case: &Case, state: &State, part: Part) -> bool {
 
 fn over_kernel_path(state: &mut State, reason: Reason) -> Verdict {
     state.tx = Tx::Kernel(reason);
+    // `say_settled`: there is one thread that sends.
+    state.settled = true;
     Verdict::Pass
 }
 
@@ -173,7 +176,7 @@ pub(crate) fn leave_if_unfit(rules: Rules, state: &mut State) -> bool {
         return false;
     }
     state.to.maps.targets = false;
-    let may_be_between = state.said && !sender_sleeps(rules, state);
+    let may_be_between = state.said && !state.settled && !sender_sleeps(rules, state);
     let nobody_between = !may_be_between || !rules.has(Rule::NobodyBetween);
     if state.paired && may_leave(rules, state) && nobody_between {
         leave(state);

@@ -37,7 +37,7 @@ pub enum Rule {
     TargetsFirst,
     /// `leave_if_unfit` knows in how many maps the peer is.
     CountsPeersMaps,
-    /// `adopt.bpf.c`, `somebody_waits`: no call of TCP's own waits for the lock.
+    /// `adopt.bpf.c`, `is_wanted`: no call of TCP's own waits for the lock.
     NoCallBegun,
     /// `may_leave` looks at `ingress_skb` before the queue that it empties into.
     SourceFirst,
@@ -45,13 +45,15 @@ pub enum Rule {
     PeerUnlocked,
     /// `say_first`: a direction says that it redirects before it looks for the target.
     SaysFirst,
+    /// `say_first`: a direction that redirects again is not settled any more.
+    TakesBack,
 
     /// Not in the code: the socket leaves the maps only if nobody came into its calls meanwhile.
     InsideLast,
 }
 
 impl Rule {
-    const LAST_OF_THE_CODE: Self = Self::SaysFirst;
+    const LAST_OF_THE_CODE: Self = Self::TakesBack;
 }
 
 /// A set of rules.

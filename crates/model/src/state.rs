@@ -230,6 +230,8 @@ pub struct State {
     pub(crate) tx: Tx,
     /// `SIDE_REDIRECTS` of the sender's end.
     pub(crate) said: bool,
+    /// `SIDE_SETTLED`.
+    pub(crate) settled: bool,
     pub(crate) sender: Sender,
     /// Messages that `send` took.
     pub(crate) sent: Byte,
@@ -289,6 +291,7 @@ impl State {
             paired: false,
             tx: Tx::Start,
             said: false,
+            settled: false,
             sender: Sender::AtRest,
             sent: 0,
             write_seq: 0,

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use datapath::abi::{Reason, Totals};
 use testbed::{Cgroup, NetNs, kernel_test};
 
-use crate::common::Result;
-use crate::stage::{Stage, on_both_paths, play_twice, source};
+use crate::common::{Result, Sums};
+use crate::stage::{
+    Stage, expect_left_alone, expect_redirected, on_both_paths, play_twice, source,
+};
 
 /// How long a suite may take: some of their tests wait a lot.
 const SUITE: Duration = Duration::from_secs(400);
@@ -58,45 +61,61 @@ fn differing<'a>(plain: &'a Outcomes, beeline: &Outcomes) -> Vec<&'a str> {
 }
 
 /// Suites end alike on both paths, test by test. What differs is asked again, as some depend on the clock.
-fn alike(cgroup: &Cgroup, suites: &[&str]) -> Result {
-    let (plain, beeline, _) = play_twice(cgroup, |stage| outcomes(stage, suites))?;
+/// Returns the sums of the first time with Beeline.
+fn alike(cgroup: &Cgroup, suites: &[&str]) -> Result<Totals> {
+    let (plain, beeline, totals) = play_twice(cgroup, |stage| outcomes(stage, suites))?;
     assert!(plain.len() > 100, "{plain:#?}");
     let mut again = differing(&plain, &beeline);
     again.retain(|test| !DIFFER.iter().any(|known| test.ends_with(known)));
-    if again.is_empty() {
-        return Ok(());
+    if !again.is_empty() {
+        on_both_paths(cgroup, |stage| outcomes(stage, &again))?;
     }
-    on_both_paths(cgroup, |stage| outcomes(stage, &again)).map(drop)
+    Ok(totals)
+}
+
+/// Of a suite whose sockets block, but for a few that have a timeout: these are enrolled. How much of theirs is
+/// redirected is up to the scheduler, as most come to block when they are accepted.
+#[track_caller]
+fn expect_few_enrolled(totals: &Totals) {
+    assert!(totals.paired > 0, "{}", Sums(totals));
+    assert!(totals.count(Reason::Blocking) > 0, "{}", Sums(totals));
 }
 
 kernel_test! {
     #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_socket_passes_alike(cgroup: &Cgroup) -> Result {
-        alike(cgroup, &["test.test_socket"])
+        expect_few_enrolled(&alike(cgroup, &["test.test_socket"])?);
+        Ok(())
     }
 
     #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_ssl_passes_alike(cgroup: &Cgroup) -> Result {
-        alike(cgroup, &["test.test_ssl"])
+        expect_few_enrolled(&alike(cgroup, &["test.test_ssl"])?);
+        Ok(())
     }
 
+    /// On pairs of TCP sockets that do not block.
     #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_selectors_passes_alike(cgroup: &Cgroup) -> Result {
-        alike(cgroup, &["test.test_selectors"])
+        expect_redirected(&alike(cgroup, &["test.test_selectors"])?, 1);
+        Ok(())
     }
 
+    /// Its servers and clients block.
     #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_httplib_passes_alike(cgroup: &Cgroup) -> Result {
-        alike(cgroup, &["test.test_httplib"])
+        expect_left_alone(&alike(cgroup, &["test.test_httplib"])?, Reason::Blocking, 0);
+        Ok(())
     }
 
     #[deadline(900)]
     #[ignore = "make test-programs"]
     fn test_asyncio_passes_alike(cgroup: &Cgroup) -> Result {
-        alike(cgroup, &ASYNCIO)
+        expect_redirected(&alike(cgroup, &ASYNCIO)?, 1 << 20);
+        Ok(())
     }
 }

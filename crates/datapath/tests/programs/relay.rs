@@ -1,14 +1,14 @@
 //! Programs that relay between a client and a server, each with its own way of moving bytes.
 
-use datapath::abi::Totals;
+use datapath::abi::{Reason, Totals};
 use testbed::traffic::{accept, stream};
 use testbed::{Cgroup, kernel_test};
 
 use crate::common::Result;
-use crate::stage::{Server, Stage, expect_redirected, on_both_paths};
+use crate::stage::{Server, Stage, expect_left_alone, expect_redirected, on_both_paths};
 use crate::stage::{go, source};
 use crate::tokio_relay::relay_by_tokio;
-use crate::web::{RELAY, WEB, Web, by_nginx, nginx};
+use crate::web::{RELAY, UPLOADS, WEB, Web, by_nginx, nginx};
 
 /// Plays web traffic through a relay on both paths.
 fn web_through(cgroup: &Cgroup, relay: impl Fn(&Stage, &str) -> Result<Server>) -> Result<Totals> {
@@ -49,6 +49,42 @@ fn half_close_through(
         }
         relay.end_content()
     })
+}
+
+/// Web traffic through a relay that does not block and does not splice.
+fn web_redirected(cgroup: &Cgroup, relay: impl Fn(&Stage, &str) -> Result<Server>) -> Result {
+    expect_redirected(&web_through(cgroup, relay)?, 1 << 20);
+    Ok(())
+}
+
+/// Half-closed connections through one.
+fn half_close_redirected(
+    cgroup: &Cgroup,
+    relay: impl Fn(&Stage, &str) -> Result<Server>,
+) -> Result {
+    expect_redirected(&half_close_through(cgroup, relay)?, HALF);
+    Ok(())
+}
+
+/// Web traffic through a relay of which nothing may be redirected, on neither of its sides: what is enrolled is
+/// the server's own.
+fn web_left_alone(
+    cgroup: &Cgroup,
+    relay: impl Fn(&Stage, &str) -> Result<Server>,
+    why: Reason,
+) -> Result {
+    expect_left_alone(&web_through(cgroup, relay)?, why, UPLOADS);
+    Ok(())
+}
+
+/// Half-closed connections through one.
+fn half_close_left_alone(
+    cgroup: &Cgroup,
+    relay: impl Fn(&Stage, &str) -> Result<Server>,
+    why: Reason,
+) -> Result {
+    expect_left_alone(&half_close_through(cgroup, relay)?, why, 0);
+    Ok(())
 }
 
 fn relay_by_nginx(stage: &Stage, to: &str) -> Result<Server> {
@@ -140,8 +176,7 @@ fn relay_by_go(stage: &Stage, to: &str) -> Result<Server> {
 kernel_test! {
     #[ignore = "make test-programs"]
     fn web_through_nginx(cgroup: &Cgroup) -> Result {
-        expect_redirected(&web_through(cgroup, relay_by_nginx)?, 1 << 20);
-        Ok(())
+        web_redirected(cgroup, relay_by_nginx)
     }
 
     /// Nothing of a body is kept back, so a slow client holds up the server.
@@ -161,94 +196,94 @@ kernel_test! {
 
     #[ignore = "make test-programs"]
     fn web_through_haproxy(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_haproxy).map(drop)
+        web_left_alone(cgroup, relay_by_haproxy, Reason::MaySplice)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_splicing_haproxy(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_splicing_haproxy).map(drop)
+        web_left_alone(cgroup, relay_by_splicing_haproxy, Reason::MaySplice)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_http_haproxy(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_http_haproxy).map(drop)
+        web_left_alone(cgroup, relay_by_http_haproxy, Reason::MaySplice)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_haproxy(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_haproxy).map(drop)
+        half_close_left_alone(cgroup, relay_by_haproxy, Reason::MaySplice)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_splicing_haproxy(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_splicing_haproxy).map(drop)
+        half_close_left_alone(cgroup, relay_by_splicing_haproxy, Reason::MaySplice)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_node(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_node).map(drop)
+        web_redirected(cgroup, relay_by_node)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_node(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_node).map(drop)
+        half_close_redirected(cgroup, relay_by_node)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_asyncio(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_asyncio).map(drop)
+        web_redirected(cgroup, relay_by_asyncio)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_asyncio(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_asyncio).map(drop)
+        half_close_redirected(cgroup, relay_by_asyncio)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_python_threads(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_python_threads).map(drop)
+        web_left_alone(cgroup, relay_by_python_threads, Reason::Blocking)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_python_threads(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_python_threads).map(drop)
+        half_close_left_alone(cgroup, relay_by_python_threads, Reason::Blocking)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_java_threads(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_java_threads).map(drop)
+        web_left_alone(cgroup, relay_by_java_threads, Reason::Blocking)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_java_threads(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_java_threads).map(drop)
+        half_close_left_alone(cgroup, relay_by_java_threads, Reason::Blocking)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_java_selector(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_java_selector).map(drop)
+        web_redirected(cgroup, relay_by_java_selector)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_java_selector(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_java_selector).map(drop)
+        half_close_redirected(cgroup, relay_by_java_selector)
     }
 
     #[ignore = "make test-programs"]
     fn web_through_go(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_go).map(drop)
+        web_left_alone(cgroup, relay_by_go, Reason::MaySplice)
     }
 
     #[ignore = "make test-programs"]
     fn half_close_through_go(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_go).map(drop)
+        half_close_left_alone(cgroup, relay_by_go, Reason::MaySplice)
     }
 
     fn web_through_tokio(cgroup: &Cgroup) -> Result {
-        web_through(cgroup, relay_by_tokio).map(drop)
+        web_redirected(cgroup, relay_by_tokio)
     }
 
     fn half_close_through_tokio(cgroup: &Cgroup) -> Result {
-        half_close_through(cgroup, relay_by_tokio).map(drop)
+        half_close_redirected(cgroup, relay_by_tokio)
     }
 }

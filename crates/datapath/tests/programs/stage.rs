@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use datapath::abi::Totals;
+use datapath::abi::{Reason, Totals};
 use datapath::adopt::Adopter;
 use datapath::programs::Programs;
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
 use testbed::{Cgroup, ChildGuard, NetNs, Node, Pod, wait_for};
 
-use crate::common::{Bed, Result, SOON, Sums};
+use crate::common::{Bed, Result, SOON, Sums, expect_connections, expect_reasons};
 
 /// The Debian packages of the programs.
 const PACKAGES: [(&str, &str); 12] = [
@@ -42,6 +42,9 @@ fn package(error: testbed::Error) -> String {
     }
     error.to_string()
 }
+
+/// Bytes of a connection without a body: requests and answers of a few hundred.
+const LITTLE: u64 = 4096;
 
 /// Runs the program that follows as a user without rights: some servers refuse to be root.
 pub const AS_NOBODY: [&str; 6] = [
@@ -295,6 +298,22 @@ pub fn expect_redirected(totals: &Totals, at_least: u64) {
         "{}",
         Sums(totals)
     );
+}
+
+/// All was left alone for this reason, or because nobody had looked at a program that had just started;
+/// but for so many `others`, which have nothing to do with it and carry little.
+#[track_caller]
+pub fn expect_left_alone(totals: &Totals, why: Reason, others: u64) {
+    // Of the others, one may begin before its peer is enrolled.
+    let reasons = [why, Reason::UnknownProgram, Reason::PeerLate];
+    expect_connections(totals, others);
+    expect_reasons(
+        totals,
+        &reasons.map(|reason| (reason, totals.count(reason))),
+    );
+    assert!(totals.count(why) > 0, "{}", Sums(totals));
+    let bytes = totals.closed_redirected_bytes + totals.closed_kernel_bytes;
+    assert!(bytes <= LITTLE * others, "{}", Sums(totals));
 }
 
 /// The text of a program of ours, from the directory `sources`.

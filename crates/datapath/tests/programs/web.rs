@@ -11,6 +11,9 @@ use crate::stage::{Server, Stage};
 pub const WEB: u16 = 8080;
 pub const RELAY: u16 = 9000;
 
+/// How often a visitor sends the large file, for which nginx connects to itself: with a head, and without the file.
+pub const UPLOADS: u64 = 2;
+
 /// Sizes of the files, in bytes: more than all buffers of a relayed connection, and one that fits in any.
 const LARGE: u64 = 24 << 20;
 const SMALL: u64 = 1000;

@@ -3,10 +3,14 @@
 python3 suite.py RESULTS SUITE...
 """
 
+import resource
+import select
+import socket
 import sys
 import unittest
 
 import test.support
+from test import test_selectors
 
 
 def flat(suite):
@@ -51,6 +55,23 @@ class Lines(unittest.TextTestResult):
             self.tell(test, "failed")
 
 
+def tcp_pair():
+    """Two sockets that do not block, connected over TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, select.epoll() as ready:
+        listener.setblocking(False)
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(listener.getsockname())
+        ready.register(listener, select.EPOLLIN)
+        ready.poll()
+        server, _ = listener.accept()
+    server.setblocking(False)
+    return client, server
+
+
+# By itself it makes pairs of UNIX sockets, where there are some; and as many as there may be files.
+test_selectors.socketpair = tcp_pair
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 test.support.use_resources = ["network"]
 test.support.verbose = True
 with open(sys.argv[1], "w") as results:

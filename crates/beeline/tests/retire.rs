@@ -29,8 +29,10 @@ fn talk((client, server): &Pair) {
     }
 }
 
-/// The reasons, and what a program does.
-const WAYS_TO_LEAVE: [(&str, fn(&Pair)); 2] = [
+/// The reason, and what a program does.
+type WayToLeave = (&'static str, fn(&Pair));
+
+const WAYS_TO_LEAVE: [WayToLeave; 2] = [
     ("urgent", |(client, _)| {
         net::send(client, b"!", SendFlags::OOB).unwrap();
     }),

@@ -145,7 +145,11 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "low water",
         row: "`SO_RCVLOWAT`",
-        matches: |past, found| past.low_water_behind[found.side() as usize] && of_reading(found),
+        matches: |past, found| {
+            let own = found.side() as usize;
+            let stays = past.low_water[own] && past.reads_no_more[own];
+            (past.low_water_behind[own] || stays) && of_reading(found)
+        },
     },
     Known {
         name: "unread close",

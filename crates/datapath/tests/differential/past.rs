@@ -12,7 +12,7 @@ pub struct Past {
     /// Bytes that calls of this side have read.
     pub got: [u64; 2],
     pub shut: [bool; 2],
-    reads_no_more: [bool; 2],
+    pub reads_no_more: [bool; 2],
     pub closed: [bool; 2],
     /// Closed or disconnected while bytes were unread; or before bytes came, while the socket may still
     /// have been held open: by io_uring, which lets go of a file a moment later, or by a thread that waits

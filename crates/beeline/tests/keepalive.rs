@@ -6,9 +6,8 @@ mod common;
 use std::net::TcpStream;
 use std::thread;
 
-use common::{Beeline, SOON, pair};
+use common::{Beeline, SOON, pair, talk};
 use rustix::net::sockopt;
-use testbed::traffic::{read_all, write_all};
 use testbed::{Cgroup, kernel_test, wait_for};
 
 /// `SO_KEEPALIVE` and `TCP_KEEPIDLE`.
@@ -20,20 +19,16 @@ fn options(sock: &TcpStream) -> (bool, u64) {
     )
 }
 
-fn talk(client: &TcpStream, server: &TcpStream) {
-    write_all(client, b"hello").unwrap();
-    read_all(server, &mut [0; 5]).unwrap();
-}
-
 kernel_test! {
     fn options_are_taken_for_a_moment_by_an_agent_that_comes_back(cgroup: &Cgroup) {
         let beeline = Beeline::new(cgroup);
         let agent = beeline.agent();
-        let (client, server) = pair();
-        talk(&client, &server);
+        let pair = pair();
+        talk(&pair);
         agent.kill();
         // What is redirected while there is no agent counts as well.
-        talk(&client, &server);
+        talk(&pair);
+        let (client, _server) = pair;
         let own = options(&client);
         let looks = client.try_clone().unwrap();
         let taken = thread::spawn(move || wait_for("the options to be taken", SOON, || options(&looks) == (true, 1)));

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::load::{Load, exchange};
-use common::{Beeline, SOON, pair};
+use common::{Beeline, SOON, pair, talk};
 use rustix::net::{self, SendFlags};
 use serde_json::Value;
 use testbed::traffic::{self, stream};
@@ -21,13 +21,6 @@ fn conns(beeline: &Beeline) -> Vec<Value> {
 }
 
 type Pair = (TcpStream, TcpStream);
-
-fn talk((client, server): &Pair) {
-    for (from, to) in [(client, server), (server, client)] {
-        traffic::write_all(from, b"hello").unwrap();
-        traffic::read_all(to, &mut [0; 5]).unwrap();
-    }
-}
 
 /// The reason, and what a program does.
 type WayToLeave = (&'static str, fn(&Pair));

@@ -8,9 +8,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::stage::Stage;
-use common::{Bed, LARGE, Result, SOON, fill_up, seed, sleeping_readers, talk};
-use datapath::socket::Options;
+use common::stage::{Stage, until_server_left, with_and_without};
+use common::{Bed, GRACE, LARGE, Result, SOON, fill_up, seed, sleeping_readers, talk};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{stream, write_all};
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -18,31 +17,7 @@ use testbed::{Cgroup, kernel_test, wait_for};
 /// Of the calls that are to give up; those that are not have [`SOON`].
 const TIME: Duration = Duration::from_millis(300);
 
-/// More than a socket may block after its enrolment without leaving: GRACE_NS, bpf/socket.bpf.c.
-const GRACE: Duration = Duration::from_millis(150);
-
 type Pair = (TcpStream, TcpStream);
-
-/// Runs a scenario without Beeline and with it.
-fn with_and_without(cgroup: &Cgroup, scenario: impl Fn(&Stage, Option<&Bed>) -> Result) -> Result {
-    scenario(&Stage::new()?, None)?;
-    let bed = Bed::with(cgroup, Options::default())?;
-    scenario(&Stage::new()?, Some(&bed))
-}
-
-fn redirected(bed: &Bed) -> Result<u64> {
-    Ok(bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum())
-}
-
-/// A connection that does not block; both ends have redirected if there is a bed.
-fn enrolled(stage: &Stage, bed: Option<&Bed>) -> Result<Pair> {
-    let (a, b) = stage.pair()?;
-    talk(&a, &b)?;
-    if let Some(bed) = bed {
-        assert_eq!((bed.enrolled().len(), redirected(bed)?), (2, 10));
-    }
-    Ok((a, b))
-}
 
 /// A connection that blocks, and so is not enrolled.
 fn blocking(stage: &Stage, bed: Option<&Bed>) -> Result<Pair> {
@@ -52,22 +27,6 @@ fn blocking(stage: &Stage, bed: Option<&Bed>) -> Result<Pair> {
         assert!(bed.enrolled().is_empty());
     }
     Ok(pair)
-}
-
-/// Waits until the second end, which blocks, is plain TCP.
-fn wait_left(bed: Option<&Bed>, (a, b): &Pair) -> Result {
-    let Some(bed) = bed else {
-        return Ok(());
-    };
-    let left = |bed: &Bed| -> Result<bool> {
-        talk(a, b)?;
-        let ends = bed.ends()?;
-        let server = ends.iter().find(|end| !end.end.is_client());
-        Ok(server.ok_or("no server")?.has_psock == 0)
-    };
-    Ok(wait_for("plain TCP", SOON, || {
-        left(bed).expect("it lists")
-    })?)
 }
 
 /// Writes until a write says EAGAIN because its time is over, and returns how much was taken.
@@ -131,59 +90,61 @@ kernel_test! {
                 assert!(bed.enrolled().is_empty());
             }
             expect_arrival((a, b), seed, sent)
-        })
+        }).map(drop)
     }
 
     fn sender_that_comes_to_block_gives_up(cgroup: &Cgroup) -> Result {
         with_and_without(cgroup, |stage, bed| {
-            let (a, b) = enrolled(stage, bed)?;
+            let (a, b) = stage.redirected_pair(bed)?;
             a.set_nonblocking(false)?;
             let seed = seed();
             let sent = send_until_it_gives_up(&a, &mut Pattern::new(seed))?;
             assert_ne!(sent, 0);
             expect_arrival((a, b), seed, sent)
-        })
+        }).map(drop)
     }
 
     /// What it waits behind is unread in the queue of its reader.
     fn sender_that_comes_to_block_without_room_gives_up(cgroup: &Cgroup) -> Result {
         with_and_without(cgroup, |stage, bed| {
-            let (mut a, b) = enrolled(stage, bed)?;
+            let (mut a, b) = stage.redirected_pair(bed)?;
             let seed = seed();
             let mut pattern = Pattern::new(seed);
             let filled = fill_up(&mut a, &mut pattern)?;
             if let Some(bed) = bed {
-                assert!(redirected(bed)? > 1 << 20);
+                assert!(bed.redirected()? > 1 << 20);
             }
             a.set_nonblocking(false)?;
             let sent = filled + send_until_it_gives_up(&a, &mut pattern)?;
             expect_arrival((a, b), seed, sent)
-        })
+        }).map(drop)
     }
 
     fn reader_that_blocks_from_the_start_gives_up(cgroup: &Cgroup) -> Result {
         with_and_without(cgroup, |stage, bed| {
             let (a, b) = blocking(stage, bed)?;
             reads_give_up((&a, &b))
-        })
+        }).map(drop)
     }
 
     fn reader_that_comes_to_block_gives_up(cgroup: &Cgroup) -> Result {
         with_and_without(cgroup, |stage, bed| {
-            let (a, b) = enrolled(stage, bed)?;
+            let (a, b) = stage.redirected_pair(bed)?;
             b.set_nonblocking(false)?;
             reads_give_up((&a, &b))
-        })
+        }).map(drop)
     }
 
     fn reader_that_came_to_block_and_left_gives_up(cgroup: &Cgroup) -> Result {
         with_and_without(cgroup, |stage, bed| {
-            let pair = enrolled(stage, bed)?;
+            let pair = stage.redirected_pair(bed)?;
             // Sooner, it might have been accepted and not be through with fcntl.
             thread::sleep(GRACE);
             pair.1.set_nonblocking(false)?;
-            wait_left(bed, &pair)?;
+            if let Some(bed) = bed {
+                until_server_left(bed, &pair)?;
+            }
             reads_give_up((&pair.0, &pair.1))
-        })
+        }).map(drop)
     }
 }

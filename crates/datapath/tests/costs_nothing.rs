@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::stage::Stage;
-use common::{Bed, Result, SOON, poll, set_option, talk};
+use common::{Bed, GRACE, Result, SOON, poll, set_option, talk};
 use datapath::abi::Reason;
 use datapath::drain::{self, Outcome};
 use libbpf_rs::libbpf_sys;
@@ -23,9 +23,6 @@ use testbed::{Cgroup, kernel_test, wait_for};
 
 /// Messages of an exchange.
 const MESSAGES: usize = 100;
-
-/// More than a socket may block after its enrolment without leaving: GRACE_NS, bpf/socket.bpf.c.
-const GRACE: Duration = Duration::from_millis(150);
 
 /// Counts runs of the programs that are attached: to the cgroup, and to the map of enrolled sockets.
 struct Runs {

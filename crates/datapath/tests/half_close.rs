@@ -7,10 +7,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use common::late_page::{LatePage, read_until_asleep};
-use common::{Bed, Dropping, Result, SOON, poll, seed, talk};
+use common::{Bed, Dropping, GRACE, Result, SOON, poll, seed, talk};
 use datapath::abi::{EndRecord, Reason};
 use rustix::process::Pid;
 use rustix::thread::gettid;
@@ -19,9 +18,6 @@ use testbed::traffic::{pair, stream};
 use testbed::{Cgroup, Node, kernel_test, traffic, wait_for};
 
 const ANSWER: u64 = 200_000;
-
-/// More than a socket may block after its enrolment without leaving: GRACE_NS, bpf/socket.bpf.c.
-const GRACE: Duration = Duration::from_millis(150);
 
 /// Answers when the request has ended, as many a server of one-shot requests does.
 fn serve(sock: TcpStream, seed: u64) -> Result {

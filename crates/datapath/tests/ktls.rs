@@ -105,10 +105,6 @@ fn records(client: &Pod, web: &Pod, text: &[u8]) -> Result<Vec<u8>> {
     Ok(got)
 }
 
-fn redirected(bed: &Bed) -> Result<u64> {
-    Ok(bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum())
-}
-
 /// As a kernel without TLS answers, upon which a TLS library enciphers itself.
 fn is_refused(sock: &TcpStream) {
     let refused = begin(sock).expect_err("the socket is enrolled");
@@ -224,7 +220,7 @@ kernel_test! {
         is_refused(&a);
         is_refused(&b);
         talk(&a, &b)?;
-        assert_eq!(redirected(&bed)?, 10);
+        assert_eq!(bed.redirected()?, 10);
         next_one_enciphers(&bed, &client, &web)
     }
 
@@ -276,7 +272,7 @@ kernel_test! {
         take_off_hook(cgroup)?;
         let (a, b) = pair(&client, &web, web.ip())?;
         talk(&a, &b)?;
-        let before = redirected(&bed)?;
+        let before = bed.redirected()?;
         begin(&a)?;
         // Linux 6.12 says EINVAL.
         if encipher(&a).is_ok() && write_all(&a, &text(5000)).is_ok() {
@@ -284,7 +280,7 @@ kernel_test! {
             read_all(&b, &mut got)?;
             assert!(got == enciphered, "the records differ: {:?}", &got[..8]);
         }
-        assert_eq!(redirected(&bed)?, before);
+        assert_eq!(bed.redirected()?, before);
         Ok(())
     }
 
@@ -297,10 +293,10 @@ kernel_test! {
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         let (a, b) = pair(&client, &web, web.ip())?;
         talk(&a, &b)?;
-        let before = redirected(&bed)?;
+        let before = bed.redirected()?;
         begin(&b)?;
         write_all(&a, b"hello")?;
-        assert_eq!(redirected(&bed)?, before);
+        assert_eq!(bed.redirected()?, before);
         assert_eq!(bed.totals()?.count(Reason::Ulp), 1);
         Ok(())
     }

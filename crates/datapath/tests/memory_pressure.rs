@@ -7,14 +7,14 @@ use std::net::TcpStream;
 use std::thread;
 
 use common::stage::Stage;
-use common::{Bed, Result, SOON, exchange, expect_reasons, fill, fill_up, seed, talk};
+use common::{Bed, Result, exchange, expect_reasons, fill, fill_up, seed, talk};
 use datapath::Maps;
 use datapath::abi::Reason;
 use datapath::probe;
 use datapath::socket::{Options, memory_limit};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{read_all, stream};
-use testbed::{Cgroup, kernel_test, wait_for};
+use testbed::{Cgroup, kernel_test};
 
 /// Bytes that connections hold which are not enrolled; and the limit, of which these make much.
 const HELD: u64 = 32 << 20;
@@ -61,9 +61,7 @@ impl Hog {
 
 /// Bytes of all ends that were redirected, and that took the kernel path.
 fn moved(bed: &Bed) -> Result<(u64, u64)> {
-    let ends = bed.ends()?;
-    let sum = |bytes: fn(&datapath::abi::End) -> u64| ends.iter().map(|end| bytes(&end.end)).sum();
-    Ok((sum(|end| end.redirected_bytes), sum(|end| end.kernel_bytes)))
+    Ok((bed.redirected()?, bed.over_kernel()?))
 }
 
 /// Sends on behind what waits, over the kernel path, which takes less than that at once; all is read in order.
@@ -81,18 +79,6 @@ fn send_behind(a: &TcpStream, b: &TcpStream, seed: u64, pattern: &mut Pattern) -
         "the first wrong byte"
     );
     Ok(())
-}
-
-/// Talks until both ways redirect; other tests of this host may use its memory for a while.
-fn wait_redirected(bed: &Bed, (a, b): &Pair) -> Result {
-    let redirects = || -> Result<bool> {
-        let (_, before) = moved(bed)?;
-        talk(a, b)?;
-        Ok(moved(bed)?.1 == before)
-    };
-    Ok(wait_for("both ways to redirect", SOON, || {
-        redirects().expect("it talks")
-    })?)
 }
 
 kernel_test! {
@@ -137,7 +123,7 @@ kernel_test! {
 
         drop(hog);
         for pair in &pairs {
-            wait_redirected(&bed, pair)?;
+            bed.until_redirected(pair)?;
         }
         let (redirected, _) = moved(&bed)?;
         for (a, b) in &pairs {

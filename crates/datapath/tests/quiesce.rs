@@ -11,15 +11,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::late_page::{LatePage, PAGE, call_until_asleep, read_until_asleep, send_until_asleep};
+use common::stage::Stage;
 use common::{Bed, Result, SOON, exchange, fill_up, seed, set_option};
 use datapath::abi::{Reason, Totals};
 use datapath::drain::{self, Held, HeldBy, Outcome};
 use datapath::ends::Ends;
 use datapath::pins::{self, Pins};
 use datapath::socket::{Options, SocketPath};
-use testbed::traffic::pair;
 use testbed::traffic::pattern::Pattern;
-use testbed::{Cgroup, Node, Pod, kernel_test, traffic};
+use testbed::{Cgroup, kernel_test, traffic};
 
 /// A thread that may be sending to anyone, as far as one can see: it sleeps uninterruptibly in a write, for a pipe
 /// that another has locked.
@@ -85,13 +85,11 @@ fn catch_a_message(
     Ok(totals)
 }
 
-/// Two pods, and a connection that has redirected.
-fn stage(bed: &Bed) -> Result<(Node, [Pod; 2], (TcpStream, TcpStream))> {
-    let node = Node::new()?;
-    let pods = [node.pod("web")?, node.pod("client")?];
-    let both = pair(&pods[1], &pods[0], pods[0].ip())?;
+/// A connection that has redirected.
+fn redirecting(bed: &Bed, stage: &Stage) -> Result<(TcpStream, TcpStream)> {
+    let both = stage.pair()?;
     bed.until_redirected(&both)?;
-    Ok((node, pods, both))
+    Ok(both)
 }
 
 kernel_test! {
@@ -156,7 +154,8 @@ kernel_test! {
 
     fn message_between_verdict_and_queue_keeps_a_socket(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
-        let (_node, _pods, both) = stage(&bed)?;
+        let stage = Stage::new()?;
+        let both = redirecting(&bed, &stage)?;
         let totals = catch_a_message(&bed, &both, |_| Ok(()))?;
         assert_eq!(totals.count(Reason::Option), 1);
         Ok(())
@@ -165,7 +164,8 @@ kernel_test! {
     /// What its thread had redirected before that had long arrived.
     fn message_keeps_a_socket_whose_peer_redirects_again(cgroup: &Cgroup) -> Result {
         let bed = Bed::with(cgroup, Options { queue_limit: 100_000, ..Options::default() })?;
-        let (_node, _pods, mut both) = stage(&bed)?;
+        let stage = Stage::new()?;
+        let mut both = redirecting(&bed, &stage)?;
         let filled = fill_up(&mut both.0, &mut Pattern::new(seed()))?;
         traffic::read_all(&both.1, &mut vec![0; usize::try_from(filled)?])?;
         bed.until_redirected(&both)?;
@@ -177,7 +177,8 @@ kernel_test! {
     /// Then the sender is no target any more, although it has not left.
     fn message_between_verdict_and_queue_keeps_a_socket_that_is_retired(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
-        let (_node, _pods, both) = stage(&bed)?;
+        let stage = Stage::new()?;
+        let both = redirecting(&bed, &stage)?;
         catch_a_message(&bed, &both, |bed| {
             let soon = Instant::now() + Duration::from_millis(200);
             let outcome = drain::retire(bed, &bed.conns(), Reason::Retired, soon, |_| {})?;

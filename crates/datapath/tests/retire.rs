@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::late_page::{LatePage, PAGE, send_until_asleep};
 use common::{
-    Bed, Dropping, Result, SOON, exchange, fill, fill_up, one_way, poll, seed, set_option, talk,
+    Bed, Dropping, GRACE, Result, SOON, exchange, fill, fill_up, one_way, poll, seed, set_option,
+    talk,
 };
 use datapath::abi::{EndRecord, Handshake, Reason};
 use datapath::drain::{self, HeldBy, Outcome};
@@ -24,9 +25,6 @@ use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
 
 /// Bytes that one round of [`Busy`] moves each way.
 const ROUND: u64 = 200_000;
-
-/// More than a socket may block after its enrolment without leaving: GRACE_NS, bpf/socket.bpf.c.
-const GRACE: Duration = Duration::from_millis(150);
 
 fn soon() -> Instant {
     Instant::now() + SOON

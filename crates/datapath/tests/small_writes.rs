@@ -77,10 +77,6 @@ fn stay_away(bed: &Bed, adopter: &Adopter) -> Result {
     Ok(())
 }
 
-fn redirected(bed: &Bed) -> Result<u64> {
-    Ok(bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum())
-}
-
 fn closed(bed: &Bed, pair: (TcpStream, TcpStream)) -> Result<Totals> {
     drop(pair);
     let totals = bed.emptied()?;
@@ -101,10 +97,10 @@ kernel_test! {
             assert_eq!(has_psock, 0, "it is plain TCP");
             assert_eq!(end.peer_sk, 0, "nobody takes it for the end of a connection that is over");
         }
-        let before = redirected(&bed)?;
+        let before = bed.redirected()?;
         one_way(&pair.0, &pair.1, BYTES, SMALL)?;
         exchange(&pair.0, &pair.1, BYTES)?;
-        assert_eq!(redirected(&bed)?, before, "it costs nothing");
+        assert_eq!(bed.redirected()?, before, "it costs nothing");
         let totals = closed(&bed, pair)?;
         expect_reasons(&totals, &[(Reason::SmallWrites, 1)]);
         Ok(())
@@ -143,11 +139,11 @@ kernel_test! {
             come_back(&bed, &adopter)?;
             // It is no new one.
             expect_connections(&bed.totals()?, 1);
-            let before = redirected(&bed)?;
+            let before = bed.redirected()?;
             for _ in 0..100 {
                 talk(&pair.0, &pair.1)?;
             }
-            assert!(redirected(&bed)? > before, "{:?}", bed.ends()?);
+            assert!(bed.redirected()? > before, "{:?}", bed.ends()?);
         }
         exchange(&pair.0, &pair.1, BYTES)?;
         let totals = closed(&bed, pair)?;

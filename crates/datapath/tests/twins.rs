@@ -177,6 +177,17 @@ fn only(bed: &Bed) -> Result<Handshake> {
     Ok(conns[0])
 }
 
+/// A connection that is over, whose sockets are there, and the client's view of it.
+fn over(bed: &Bed, side: &Side) -> Result<(TcpStream, TcpStream, Handshake)> {
+    let listener = side.listen()?;
+    let a = side.connect()?;
+    let b = accept(&listener)?;
+    let was = only(bed)?;
+    exchange(&a, &b, BYTES)?;
+    wait_for("the end of the first", SOON, || bed.conns().is_empty())?;
+    Ok((a, b, was))
+}
+
 /// Neither got what was meant for the other.
 fn keep_apart(bed: &Bed, pairs: &[(&TcpStream, &TcpStream)]) -> Result {
     for (a, b) in pairs {
@@ -237,12 +248,7 @@ kernel_test! {
     fn twin_of_a_connection_that_is_over_leaves_no_record(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let sides = [Side::new()?, Side::new()?];
-        let real = sides[0].listen()?;
-        let a = sides[0].connect()?;
-        let b = accept(&real)?;
-        let twin = only(&bed)?;
-        exchange(&a, &b, BYTES)?;
-        wait_for("the end of the first", SOON, || bed.conns().is_empty())?;
+        let (a, b, twin) = over(&bed, &sides[0])?;
         let (forged, c) = (sides[1].listen_as(twin)?, sides[1].connect_as(twin)?);
         let d = accept(&forged)?;
         keep_apart(&bed, &[(&c, &d)])?;
@@ -420,12 +426,7 @@ kernel_test! {
     fn twin_of_a_server_that_is_not_closed_leaves_no_record(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let sides = [Side::new()?, Side::new()?];
-        let real = sides[0].listen()?;
-        let a = sides[0].connect()?;
-        let b = accept(&real)?;
-        let twin = only(&bed)?;
-        exchange(&a, &b, BYTES)?;
-        wait_for("the end of the first", SOON, || bed.conns().is_empty())?;
+        let (a, b, twin) = over(&bed, &sides[0])?;
         drop(a);
         wait_for("the place of its client", SOON, || bed.enrolled().len() == 1)?;
         let (forged, c) = (sides[1].listen_as(twin)?, sides[1].connect_as(twin)?);

@@ -9,9 +9,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::late_page::call_until_asleep;
-use common::stage::Stage;
-use common::{Bed, Result, SOON, fill_up, poll, seed, talk, unread};
-use datapath::socket::Options;
+use common::stage::with_and_without;
+use common::{Bed, Result, SOON, fill_up, poll, seed, unread};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::write_all;
 use testbed::{Cgroup, kernel_test, wait_for};
@@ -40,36 +39,24 @@ fn error(sock: &TcpStream) -> Result<Option<i32>> {
     Ok(sock.take_error()?.and_then(|error| error.raw_os_error()))
 }
 
-fn redirected(bed: &Bed) -> Result<u64> {
-    Ok(bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum())
-}
-
 /// Runs a scenario on a plain pair, and on one both of whose ends redirect.
 fn on_both<T>(
     cgroup: &Cgroup,
     scenario: impl Fn(TcpStream, TcpStream, Option<&Bed>) -> Result<T>,
 ) -> Result<(T, T)> {
-    let stage = Stage::new()?;
-    let talked = || -> Result<_> {
-        let (a, b) = stage.pair()?;
-        talk(&a, &b)?;
-        Ok((a, b))
-    };
-    let (a, b) = talked()?;
-    let plain = scenario(a, b, None)?;
-    let bed = Bed::with(cgroup, Options::default())?;
-    let (a, b) = talked()?;
-    assert_eq!(redirected(&bed)?, 10);
-    Ok((plain, scenario(a, b, Some(&bed))?))
+    with_and_without(cgroup, |stage, bed| {
+        let (a, b) = stage.redirected_pair(bed)?;
+        scenario(a, b, bed)
+    })
 }
 
 /// Sends what the reader will not read; all of it is redirected where there is a bed.
 fn leave_unread(a: &TcpStream, b: &TcpStream, bed: Option<&Bed>) -> Result {
-    let before = bed.map(redirected).transpose()?;
+    let before = bed.map(Bed::redirected).transpose()?;
     write_all(a, &[7; UNREAD])?;
     wait_for("the data", SOON, || unread(b) == UNREAD)?;
     if let (Some(bed), Some(before)) = (bed, before) {
-        assert_eq!(redirected(bed)?, before + UNREAD as u64);
+        assert_eq!(bed.redirected()?, before + UNREAD as u64);
     }
     Ok(())
 }
@@ -96,7 +83,7 @@ fn told_while_it_waits(
         fill_up(&mut a, &mut Pattern::new(seed()))?;
         if let Some(bed) = bed {
             assert!(
-                redirected(bed)? > 1 << 20,
+                bed.redirected()? > 1 << 20,
                 "most of what waits was redirected"
             );
         }

@@ -7,16 +7,11 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::thread;
-use std::time::Duration;
 
-use common::stage::Stage;
-use common::{Bed, Result, SOON, sleeping_readers, talk, unread};
-use datapath::socket::Options;
+use common::stage::{until_server_left, with_and_without};
+use common::{GRACE, Result, SOON, sleeping_readers, unread};
 use testbed::traffic::write_all;
 use testbed::{Cgroup, kernel_test, wait_for};
-
-/// More than a socket may block after its enrolment without leaving: GRACE_NS, bpf/socket.bpf.c.
-const GRACE: Duration = Duration::from_millis(150);
 
 const PIECES: [&[u8]; 3] = [b"some, ", b"more, ", b"all"];
 const ALL: &[u8] = b"some, more, all";
@@ -33,30 +28,6 @@ fn receive(sock: &TcpStream, len: usize, flags: i32) -> Came {
     let failed = |_| io::Error::last_os_error().raw_os_error().unwrap_or(0);
     bytes.truncate(usize::try_from(got).map_err(failed)?);
     Ok(bytes)
-}
-
-fn redirected(bed: &Bed) -> Result<u64> {
-    Ok(bed.ends()?.iter().map(|end| end.end.redirected_bytes).sum())
-}
-
-/// Runs a scenario without Beeline and with it.
-fn with_and_without<T>(
-    cgroup: &Cgroup,
-    scenario: impl Fn(&Stage, Option<&Bed>) -> Result<T>,
-) -> Result<(T, T)> {
-    let plain = scenario(&Stage::new()?, None)?;
-    let bed = Bed::with(cgroup, Options::default())?;
-    Ok((plain, scenario(&Stage::new()?, Some(&bed))?))
-}
-
-/// A connection that does not block; both ends have redirected if there is a bed.
-fn enrolled(stage: &Stage, bed: Option<&Bed>) -> Result<Pair> {
-    let (a, b) = stage.pair()?;
-    talk(&a, &b)?;
-    if let Some(bed) = bed {
-        assert_eq!((bed.enrolled().len(), redirected(bed)?), (2, 10));
-    }
-    Ok((a, b))
 }
 
 /// Sends, and waits until it is there.
@@ -86,13 +57,13 @@ kernel_test! {
         for flags in [0, libc::MSG_DONTWAIT] {
             let flags = flags | libc::MSG_WAITALL;
             let (plain, with) = with_and_without(cgroup, |stage, bed| {
-                let (a, b) = enrolled(stage, bed)?;
+                let (a, b) = stage.redirected_pair(bed)?;
                 let nothing = receive(&b, 100, flags);
                 for piece in PIECES {
                     send(&a, &b, piece)?;
                 }
                 if let Some(bed) = bed {
-                    assert_eq!(redirected(bed)?, 10 + ALL.len() as u64);
+                    assert_eq!(bed.redirected()?, 10 + ALL.len() as u64);
                 }
                 Ok([nothing, receive(&b, 10, flags), receive(&b, 100, flags)])
             })?;
@@ -120,7 +91,7 @@ kernel_test! {
     fn reader_that_blocks_and_asks_not_to_gets_what_is_there(cgroup: &Cgroup) -> Result {
         let flags = libc::MSG_WAITALL | libc::MSG_DONTWAIT;
         let (plain, with) = with_and_without(cgroup, |stage, bed| {
-            let (a, b) = enrolled(stage, bed)?;
+            let (a, b) = stage.redirected_pair(bed)?;
             send(&a, &b, ALL)?;
             b.set_nonblocking(false)?;
             Ok([receive(&b, 100, flags), receive(&b, 100, flags)])
@@ -133,7 +104,7 @@ kernel_test! {
     /// `tcp_bpf_recvmsg` (net/ipv4/tcp_bpf.c) does not wait when it has something.
     fn reader_that_comes_to_block_gets_what_is_there_until_it_leaves(cgroup: &Cgroup) -> Result {
         let (plain, with) = with_and_without(cgroup, |stage, bed| {
-            let pair = enrolled(stage, bed)?;
+            let pair = stage.redirected_pair(bed)?;
             pair.1.set_nonblocking(false)?;
             send_to_one_who_waits(&pair)
         })?;
@@ -144,12 +115,12 @@ kernel_test! {
 
     fn reader_that_came_to_block_and_left_waits_for_all(cgroup: &Cgroup) -> Result {
         let (plain, with) = with_and_without(cgroup, |stage, bed| {
-            let pair = enrolled(stage, bed)?;
+            let pair = stage.redirected_pair(bed)?;
             // Sooner, it might have been accepted and not be through with fcntl.
             thread::sleep(GRACE);
             pair.1.set_nonblocking(false)?;
             if let Some(bed) = bed {
-                wait_left(bed, &pair)?;
+                until_server_left(bed, &pair)?;
             }
             send_to_one_who_waits(&pair)
         })?;
@@ -157,15 +128,4 @@ kernel_test! {
         assert_eq!(with, plain);
         Ok(())
     }
-}
-
-/// Waits until the second end, which blocks, is plain TCP.
-fn wait_left(bed: &Bed, (a, b): &Pair) -> Result {
-    let left = || -> Result<bool> {
-        talk(a, b)?;
-        let ends = bed.ends()?;
-        let server = ends.iter().find(|end| !end.end.is_client());
-        Ok(server.ok_or("no server")?.has_psock == 0)
-    };
-    Ok(wait_for("plain TCP", SOON, || left().expect("it lists"))?)
 }

@@ -39,6 +39,14 @@ pub fn pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
+/// A message each way.
+pub fn talk((client, server): &(TcpStream, TcpStream)) {
+    for (from, to) in [(client, server), (server, client)] {
+        traffic::write_all(from, b"hello").unwrap();
+        traffic::read_all(to, &mut [0; 5]).unwrap();
+    }
+}
+
 /// Names of test instances: this, the process id, a word.
 const PREFIX: &str = "blt";
 

@@ -36,6 +36,9 @@ pub struct Elf<T: ?Sized>(pub T);
 /// How long a condition may take to come true; only failures wait that long.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// More than a socket may block after its enrolment without leaving: GRACE_NS, bpf/socket.bpf.c.
+pub const GRACE: Duration = Duration::from_millis(150);
+
 /// Large enough to fill every buffer of the kernel path.
 pub const LARGE: u64 = 12 << 20;
 
@@ -152,8 +155,17 @@ impl Bed {
         Ok(())
     }
 
+    /// What was redirected by sockets that exist.
+    pub fn redirected(&self) -> Result<u64> {
+        Ok(self
+            .ends()?
+            .iter()
+            .map(|end| end.end.redirected_bytes)
+            .sum())
+    }
+
     /// What was sent over the kernel path by sockets that exist.
-    fn over_kernel(&self) -> Result<u64> {
+    pub fn over_kernel(&self) -> Result<u64> {
         Ok(self.ends()?.iter().map(|end| end.end.kernel_bytes).sum())
     }
 

@@ -2,9 +2,10 @@
 
 use std::net::{TcpListener, TcpStream};
 
-use testbed::{Node, Pod, traffic};
+use datapath::socket::Options;
+use testbed::{Cgroup, Node, Pod, traffic, wait_for};
 
-use super::Result;
+use super::{Bed, Result, SOON, talk};
 
 pub struct Stage {
     pub node: Node,
@@ -26,6 +27,16 @@ impl Stage {
         Ok(traffic::pair(&self.client, &self.web, self.web.ip())?)
     }
 
+    /// A connection that does not block; both ends have redirected if there is a bed.
+    pub fn redirected_pair(&self, bed: Option<&Bed>) -> Result<(TcpStream, TcpStream)> {
+        let (a, b) = self.pair()?;
+        talk(&a, &b)?;
+        if let Some(bed) = bed {
+            assert_eq!((bed.enrolled().len(), bed.redirected()?), (2, 10));
+        }
+        Ok((a, b))
+    }
+
     /// Both ends block, as std makes them.
     pub fn blocking_pair(&self) -> Result<(TcpStream, TcpStream)> {
         let listener = self.web.run(|| TcpListener::bind((self.web.ip(), 0)))??;
@@ -43,4 +54,25 @@ pub fn unblock((a, b): &(TcpStream, TcpStream)) -> Result {
     a.set_nonblocking(true)?;
     b.set_nonblocking(true)?;
     Ok(())
+}
+
+/// Runs a scenario without Beeline and with it; returns what both came to.
+pub fn with_and_without<T>(
+    cgroup: &Cgroup,
+    scenario: impl Fn(&Stage, Option<&Bed>) -> Result<T>,
+) -> Result<(T, T)> {
+    let plain = scenario(&Stage::new()?, None)?;
+    let bed = Bed::with(cgroup, Options::default())?;
+    Ok((plain, scenario(&Stage::new()?, Some(&bed))?))
+}
+
+/// Talks until the server's end, which blocks, is plain TCP.
+pub fn until_server_left(bed: &Bed, (a, b): &(TcpStream, TcpStream)) -> Result {
+    let left = || -> Result<bool> {
+        talk(a, b)?;
+        let ends = bed.ends()?;
+        let server = ends.iter().find(|end| !end.end.is_client());
+        Ok(server.ok_or("no server")?.has_psock == 0)
+    };
+    Ok(wait_for("plain TCP", SOON, || left().expect("it lists"))?)
 }

@@ -10,71 +10,22 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use common::stage::Stage;
-use common::{Bed, Result, SOON, poll, set_option, unread, unsent};
+use common::unheeded::{
+    OPTIONS, Set, inq, of_socket, peek_off, timestamp, timestamping, zero_copy,
+};
+use common::{Bed, Result, SOON, poll, unread, unsent};
 use datapath::abi::Reason;
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use testbed::traffic::{accept, read_all, write_all};
 use testbed::{Cgroup, kernel_test, wait_for};
-
-/// include/uapi/linux/tcp.h
-const TCP_INQ: i32 = 36;
-
-/// include/uapi/linux/net_tstamp.h: SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
-const TELL_ARRIVALS: i32 = 1 << 3 | 1 << 4;
 
 /// Bytes that a reader with a low-water mark waits for.
 const LOW_WATER: i32 = 10;
 
 type Pair = (TcpStream, TcpStream);
-type Set = fn(BorrowedFd<'_>) -> io::Result<()>;
-
-const OPTIONS: [(&str, Set); 8] = [
-    ("SO_ZEROCOPY", zero_copy),
-    ("SO_RCVLOWAT", low_water),
-    ("SO_PEEK_OFF", peek_off),
-    ("TCP_INQ", inq),
-    ("SO_TIMESTAMP", timestamp),
-    ("SO_TIMESTAMPING", timestamping),
-    ("SO_MAX_PACING_RATE", pacing),
-    ("SO_ATTACH_FILTER", filter),
-];
-
-fn of_socket(sock: BorrowedFd<'_>, name: i32, value: i32) -> io::Result<()> {
-    set_option(sock, libc::SOL_SOCKET, name, value)
-}
-
-fn zero_copy(sock: BorrowedFd<'_>) -> io::Result<()> {
-    of_socket(sock, libc::SO_ZEROCOPY, 1)
-}
-
+/// For a mark that one short message does not reach.
 fn low_water(sock: BorrowedFd<'_>) -> io::Result<()> {
     of_socket(sock, libc::SO_RCVLOWAT, LOW_WATER)
-}
-
-fn peek_off(sock: BorrowedFd<'_>) -> io::Result<()> {
-    of_socket(sock, libc::SO_PEEK_OFF, 0)
-}
-
-fn inq(sock: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(sock, libc::IPPROTO_TCP, TCP_INQ, 1)
-}
-
-fn timestamp(sock: BorrowedFd<'_>) -> io::Result<()> {
-    of_socket(sock, libc::SO_TIMESTAMP, 1)
-}
-
-fn timestamping(sock: BorrowedFd<'_>) -> io::Result<()> {
-    of_socket(sock, libc::SO_TIMESTAMPING, TELL_ARRIVALS)
-}
-
-fn pacing(sock: BorrowedFd<'_>) -> io::Result<()> {
-    of_socket(sock, libc::SO_MAX_PACING_RATE, 1 << 30)
-}
-
-/// Lets all through.
-fn filter(sock: BorrowedFd<'_>) -> io::Result<()> {
-    let code = (libc::BPF_RET | libc::BPF_K) as u16;
-    SockRef::from(&sock).attach_filter(&[SockFilter::new(code, 0, 0, u32::MAX)])
 }
 
 /// A connection to a listener that has an option.

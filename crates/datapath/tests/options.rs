@@ -2,63 +2,22 @@
 
 mod common;
 
-use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
+use common::unheeded::{NOTHING, OPTIONS, filter, of_socket};
 use common::{
     Bed, Connection, Result, SOON, fill_up, on_both_paths, poll, seed, set_option, talk, tcp_info,
     unsent,
 };
 use datapath::abi::{EndRecord, Reason};
 use datapath::socket::Options;
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, options, pair, read_all, write_all};
 use testbed::{Cgroup, Node, kernel_test, wait_for};
-
-/// include/uapi/linux/tcp.h
-const TCP_INQ: i32 = 36;
-
-/// include/uapi/linux/net_tstamp.h: SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
-const TELL_ARRIVALS: i32 = 1 << 3 | 1 << 4;
-
-type Set = fn(BorrowedFd<'_>) -> io::Result<()>;
-
-const OPTIONS: [(&str, Set); 8] = [
-    ("SO_ZEROCOPY", |sock| of_socket(sock, libc::SO_ZEROCOPY, 1)),
-    ("SO_RCVLOWAT", |sock| of_socket(sock, libc::SO_RCVLOWAT, 2)),
-    ("SO_PEEK_OFF", |sock| of_socket(sock, libc::SO_PEEK_OFF, 0)),
-    ("TCP_INQ", |sock| {
-        set_option(sock, libc::IPPROTO_TCP, TCP_INQ, 1)
-    }),
-    ("SO_TIMESTAMP", |sock| {
-        of_socket(sock, libc::SO_TIMESTAMP, 1)
-    }),
-    ("SO_TIMESTAMPING", |sock| {
-        of_socket(sock, libc::SO_TIMESTAMPING, TELL_ARRIVALS)
-    }),
-    ("SO_MAX_PACING_RATE", |sock| {
-        of_socket(sock, libc::SO_MAX_PACING_RATE, 1 << 30)
-    }),
-    ("SO_ATTACH_FILTER", |sock| filter(sock, ALL)),
-];
-
-fn of_socket(sock: BorrowedFd<'_>, name: i32, value: i32) -> io::Result<()> {
-    set_option(sock, libc::SOL_SOCKET, name, value)
-}
-
-/// How much of a segment a filter lets through.
-const ALL: u32 = u32::MAX;
-const NOTHING: u32 = 0;
-
-/// A classic filter of one instruction.
-fn filter(sock: BorrowedFd<'_>, verdict: u32) -> io::Result<()> {
-    let code = (libc::BPF_RET | libc::BPF_K) as u16;
-    SockRef::from(&sock).attach_filter(&[SockFilter::new(code, 0, 0, verdict)])
-}
 
 fn is_readable(sock: &TcpStream) -> bool {
     poll(sock, libc::POLLIN, Duration::ZERO) != 0

@@ -25,6 +25,7 @@ pub mod late_page;
 pub mod other;
 pub mod part;
 pub mod stage;
+pub mod unheeded;
 
 /// What tests return: the errors of every crate fit in.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -108,6 +108,12 @@ impl RecvBy {
             Self::Recv | Self::Recvmsg | Self::Recvmmsg | Self::IoUring => !0,
         }
     }
+
+    /// Whether it may wait for bytes in a blocking socket. `splice` does, `SPLICE_F_NONBLOCK` or not:
+    /// that is about the pipe (`tcp_splice_read`, net/ipv4/tcp.c, 6.18).
+    pub fn may_sleep(self, flags: i32) -> bool {
+        self == Self::Splice || flags & libc::MSG_DONTWAIT == 0
+    }
 }
 
 /// How to wait until there is something to read.

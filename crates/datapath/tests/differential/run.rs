@@ -157,7 +157,7 @@ impl<'a> Run<'a> {
                 ..
             } => !sleeps(step.side.peer()),
             Call::Wait(_) => !sleeps(step.side),
-            Call::Recv { flags, .. } => flags & libc::MSG_DONTWAIT != 0 || !sleeps(step.side),
+            Call::Recv { by, flags, .. } => !by.may_sleep(*flags) || !sleeps(step.side),
             _ => true,
         }
     }

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 13,
+	BEELINE_ABI = 14,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
@@ -176,8 +176,6 @@ struct end {
 	__u32 sent_us; /* CLOCK_MONOTONIC, of the message that was redirected last; 0 if none is timed */
 	__u32 queue_limit; /* of the rules that took it, for what it sends; 0: that of the settings */
 	__u32 kept_msgs; /* the low half of redirected_msgs at the last keepalive */
-	__u32 thread; /* that redirected for it, if only one has; 0: none, MANY_THREADS: several */
-	__u32 pad;
 };
 
 /* An element of the map `ends`. */
@@ -451,7 +449,7 @@ struct end_report {
 _Static_assert(sizeof(struct handshake) == 8, "handshake");
 _Static_assert(sizeof(struct settings) == 48, "settings");
 _Static_assert(__builtin_offsetof(struct end, program) == 64, "end: one cache line for messages");
-_Static_assert(sizeof(struct end) == 112, "end");
+_Static_assert(sizeof(struct end) == 104, "end");
 _Static_assert(sizeof(struct tally) == 336, "tally");
 _Static_assert(sizeof(struct hists) == 1512, "hists");
 _Static_assert(sizeof(struct program) == 24, "program");
@@ -469,7 +467,7 @@ _Static_assert(sizeof(struct rules) == 264, "rules");
 _Static_assert(sizeof(struct endpoints) == 40, "endpoints");
 _Static_assert(sizeof(struct event) == 88, "event");
 _Static_assert(sizeof(struct piece) == 80, "piece");
-_Static_assert(sizeof(struct end_record) == 200, "end_record");
+_Static_assert(sizeof(struct end_record) == 192, "end_record");
 _Static_assert(sizeof(struct holder) == 32, "holder");
 
 #endif

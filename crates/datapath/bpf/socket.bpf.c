@@ -22,6 +22,7 @@
 #include "lib/hist.h"
 #include "lib/leave.h"
 #include "lib/maps.h"
+#include "lib/padding.h"
 #include "lib/peer.h"
 #include "lib/program.h"
 #include "lib/rest.h"
@@ -409,6 +410,11 @@ static __always_inline enum reason server_established(struct bpf_sock_ops *ops, 
 /* Between accept() and fcntl() a socket blocks that will not block; its peer may send meanwhile. */
 #define GRACE_NS (100 * 1000 * 1000ULL)
 
+static __always_inline bool has_grace(struct sock *sk, struct end *end)
+{
+	return is_blocking(sk) && bpf_ktime_get_ns() - end->enrolled_ns <= GRACE_NS;
+}
+
 static __always_inline void stop_calling(struct bpf_sock_ops *ops, struct end *end, int callbacks)
 {
 	if (end && end->flags & END_OVERHEARD)
@@ -425,14 +431,16 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 
 	if (!end || !sock_psock(sk))
 		stop_calling(ops, end, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	else if (!is_blocking(sk) || bpf_ktime_get_ns() - end->enrolled_ns > GRACE_NS)
-		leave_if_unfit(sk, end, 0);
+	else if (!has_grace(sk, end))
+		leave_if_unfit(sk, end);
 	if (end && ops->skb_len && waits_for_reader(sk, end))
 		hold_sender(ops, sk, end, true);
+	if (end)
+		pad_for_reader(ops, end);
 }
 
-/* A segment comes that is not just the next one, as urgent data and the end of the stream never are. The sender of
- * urgent data may be inside the call that sends it, and then has its socket's lock.
+/* A segment comes that is not just the next one, as urgent data and the end of the stream never are, nor what has
+ * padding. Its sender is mostly inside the call that sends it.
  */
 static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 {
@@ -452,8 +460,8 @@ static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 		give_up(ops, sk);
 	if (ops->skb_tcp_flags & TCPHDR_URG)
 		conn->leaves = REASON_URGENT;
-	if (conn->leaves == REASON_URGENT)
-		leave_if_unfit(sk, end, 1);
+	if (conn->leaves == REASON_URGENT || !has_grace(sk, end))
+		leave_if_unfit(sk, end);
 }
 
 /* The connection of an enrolled socket is over. If nothing waits there, not even the end of the
@@ -511,7 +519,7 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
 	if (!end)
 		return;
 	if (ops->args[1] == BPF_TCP_FIN_WAIT1) {
-		leave_if_unfit(sk, end, 0);
+		leave_if_unfit(sk, end);
 	} else if (ops->args[1] == BPF_TCP_CLOSE) {
 		/* A socket may be disconnected, and live on. */
 		hold_sender(ops, sk, end, false);
@@ -679,22 +687,6 @@ static __noinline int go_away(struct end *end, enum reason reason)
 	return reason;
 }
 
-/* More threads than one have redirected for an end. */
-#define MANY_THREADS (~0U)
-
-static __always_inline __u32 this_thread(void)
-{
-	return bpf_get_current_pid_tgid();
-}
-
-static __always_inline void note_thread(struct end *end)
-{
-	__u32 own = this_thread();
-
-	if (end->thread != own)
-		end->thread = end->thread ? MANY_THREADS : own;
-}
-
 /* Before a direction begins to redirect; see leave_if_unfit. */
 static __noinline void say_first(struct end *end)
 {
@@ -706,14 +698,14 @@ static __noinline void say_first(struct end *end)
 	say(conn, end, SIDE_REDIRECTS);
 }
 
-/* A direction has left the redirect. What it redirected is in the queue if all of it was by this thread, which is at a
- * later message now.
+/* A direction has left the redirect. If nobody else is awake inside a call of the socket, all that it redirected is in the
+ * queue.
  */
-static __noinline void say_settled(struct end *end)
+static __noinline void say_settled(struct sock *sk, struct end *end)
 {
 	struct conn *conn = conn_of(end);
 
-	if (conn && end->thread == this_thread())
+	if (conn && others_sleep(sk, 1))
 		say(conn, end, SIDE_SETTLED);
 }
 
@@ -740,7 +732,7 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
 		end->tx_reason = reason;
 		count_reason(reason);
 		emit(READ(sk_msg, msg, sk), end, EVENT_KERNEL_PATH, reason);
-		say_settled(end);
+		say_settled(READ(sk_msg, msg, sk), end);
 	}
 	end->sent_us = 0;
 	complete_once(msg);
@@ -806,7 +798,6 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	if (reason)
 		return over_kernel_path(msg, end, reason);
 	peer = mirror(end->own);
-	note_thread(end);
 	if (end->tx != TX_REDIRECT)
 		say_first(end);
 	/* Whatever takes a socket from the targets can be seen before that. */

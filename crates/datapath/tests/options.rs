@@ -105,12 +105,29 @@ kernel_test! {
         Ok(())
     }
 
+    fn sender_that_gets_one_leaves_with_what_it_sends(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        talk(&a, &b)?;
+        // Nothing comes back.
+        filter(b.as_fd(), NOTHING)?;
+        of_socket(a.as_fd(), libc::SO_TIMESTAMP, 1)?;
+        write_all(&a, b"hello")?;
+        assert!(ends(&bed, &a)?.iter().any(|end| end.end.is_client() && end.has_psock == 0));
+        Ok(())
+    }
+
     fn low_water_mark_is_heeded(cgroup: &Cgroup) -> Result {
         let _bed = Bed::on(cgroup)?;
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         let (a, b) = pair(&client, &web, web.ip())?;
         talk(&a, &b)?;
+        // Another thread has sent, too.
+        thread::scope(|scope| scope.spawn(|| write_all(&a, b"hello")).join().expect("it panicked"))?;
+        read_all(&b, &mut [0; 5])?;
         set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 10)?;
         write_all(&a, b"hello")?;
         wait_for("the data", SOON, || unsent(&a) == 0)?;
@@ -126,6 +143,57 @@ kernel_test! {
         assert!(!is_readable(&b));
         read_all(&b, &mut got[..3])?;
         assert_eq!(&got[..3], b"end");
+        Ok(())
+    }
+
+    /// Also of a segment that is more than the mark, of which a part is read.
+    fn low_water_mark_is_heeded_from_the_first_segment_on(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for client in [&web, &client] {
+            for talked in [false, true] {
+                for size in [600, 6000, 60_000] {
+                    let (a, b) = pair(client, &web, web.ip())?;
+                    if talked {
+                        talk(&a, &b)?;
+                    }
+                    set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 500)?;
+                    write_all(&a, &vec![1; size])?;
+                    read_all(&b, &mut vec![0; size - 400])?;
+                    assert!(!is_readable(&b), "{size}, {talked}");
+                    let server = ends(&bed, &a)?.into_iter().find(|end| !end.end.is_client());
+                    let server = server.ok_or("no server")?;
+                    assert_eq!((server.has_psock, server.end.tx_reason), (0, Reason::Option as u8));
+                    drop((a, b));
+                    bed.emptied()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Headers are longer for a reader that is to leave for an option, and until it has left.
+    fn segments_are_as_large_as_they_may_be(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        for option in [true, false] {
+            let (a, b) = pair(&client, &web, web.ip())?;
+            talk(&a, &b)?;
+            if option {
+                set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 2)?;
+                talk(&a, &b)?;
+            } else {
+                b.set_nonblocking(false)?;
+            }
+            let before = tcp_info(&a);
+            let size = 10 * before.tcpi_snd_mss as usize;
+            write_all(&a, &vec![1; size])?;
+            read_all(&b, &mut vec![0; size])?;
+            let segments = tcp_info(&a).tcpi_data_segs_out - before.tcpi_data_segs_out;
+            assert_eq!(segments, 10, "with an option: {option}");
+        }
         Ok(())
     }
 

@@ -127,6 +127,16 @@ kernel_test! {
         Ok(())
     }
 
+    /// After accept(), for example; then it does not leave for blocking yet.
+    fn reader_that_blocks_for_a_moment(cgroup: &Cgroup) -> Result {
+        let _bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (a, b) = pair(&client, &web, web.ip())?;
+        b.set_nonblocking(false)?;
+        comes_apart(&a, &b, By::Send)
+    }
+
     /// It cannot leave before, and the segment comes while it is inside the call.
     fn sender_that_has_not_read_yet(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;

@@ -150,7 +150,7 @@ fn maps_of_a_peer(rules: Rules, peer: Maps) -> i8 {
     }
 }
 
-/// `all_inside_sleep` of the sender's socket, as its peer asks.
+/// `others_sleep` of the sender's socket, as its peer asks.
 fn sender_sleeps(rules: Rules, state: &State) -> bool {
     let maps = maps_of_a_peer(rules, state.from.maps);
     let has_psock = state.from.maps.count() > 0 || state.sender.is_inside();

@@ -15,7 +15,7 @@ pub enum Rule {
     Retired,
     /// `may_leave`: a socket with data in its psock queue or its `ingress_skb` stays in `socks`.
     NothingQueued,
-    /// `all_inside_sleep`, `quiesce.rs`: a socket stays in `socks` while a sender is between its
+    /// `others_sleep`, `quiesce.rs`: a socket stays in `socks` while a sender is between its
     /// verdict and the queue.
     NobodyBetween,
     /// `release.bpf.c`: the look at the queue and the removal are one step under the socket's lock.

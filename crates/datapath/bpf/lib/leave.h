@@ -66,12 +66,11 @@ static __always_inline void is_out(struct end *end, struct conn *conn, struct ha
 
 /* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
  * has set an option that TCP has to heed (invariant 2); or its connection leaves. The peer sends over
- * the kernel path, and when nothing waits here or is on its way, the psock goes. `senders` of the peer's threads
- * are known to be inside a call whose message takes the kernel path. What the peer's threads are inside of does
- * not matter as long as it has never redirected, which it says before it looks for this socket among the targets; or
- * if it is settled.
+ * the kernel path, and when nothing waits here or is on its way, the psock goes. What the peer's threads are inside of
+ * does not matter as long as it has never redirected, which it says before it looks for this socket among the targets;
+ * or if it is settled.
  */
-static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int senders)
+static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct conn *conn;
@@ -91,7 +90,7 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end, int
 	peer = hear(conn, end);
 	if (!may_leave(sk, calls_that_send(sk)) ||
 	    ((peer & (SIDE_REDIRECTS | SIDE_SETTLED)) == SIDE_REDIRECTS &&
-	     !all_inside_sleep(sock_of(peer_side(conn, end)), senders)))
+	     !others_sleep(sock_of(peer_side(conn, end)), 0)))
 		return;
 	bpf_map_delete_elem(&socks, &own);
 	/* No message will say it. */

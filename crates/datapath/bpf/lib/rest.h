@@ -70,19 +70,14 @@ static __always_inline int inside(struct sock *sk)
 	return held - maps_of(psock);
 }
 
-/* Whoever is inside a call of the socket sleeps there, but for at most `senders` that have its lock. A sender
- * that is between verdict and queue does neither, so none is: nothing is on its way from this socket.
- * Without a psock nobody is inside.
+/* Whoever is inside a call of the socket sleeps there, but for the `callers` that are known. A sender that is between
+ * verdict and queue does not, so no other one is: nothing is on its way from this socket. Without a psock nobody is
+ * inside.
  */
-static __always_inline bool all_inside_sleep(struct sock *sk, int senders)
+static __always_inline bool others_sleep(struct sock *sk, int callers)
 {
-	int awake;
-
-	if (!sock_psock(sk))
-		return true;
 	/* If it cannot be told who sleeps, that is -1, and more seem to be awake than are inside. */
-	awake = inside(sk) - sleepers(sk);
-	return !awake || (awake == senders && READ(sock, sk, sk_lock.owned));
+	return !sock_psock(sk) || inside(sk) - sleepers(sk) == callers;
 }
 
 /* Somebody has the socket: a softirq, or a call. */

@@ -146,9 +146,9 @@ pub const KNOWN: &[Known] = &[
         name: "low water",
         row: "`SO_RCVLOWAT`",
         matches: |past, found| {
-            let own = found.side() as usize;
-            let stays = past.low_water[own] && past.reads_no_more[own];
-            (past.low_water_behind[own] || stays) && of_reading(found)
+            past.low_water[found.side() as usize]
+                && past.may_not_heed(found.side())
+                && of_reading(found)
         },
     },
     Known {
@@ -165,7 +165,8 @@ pub const KNOWN: &[Known] = &[
         name: "peek off",
         row: "`SO_PEEK_OFF`",
         matches: |past, found| {
-            past.peek_off[found.step.side as usize]
+            past.peek_off[found.side() as usize]
+                && past.may_not_heed(found.side())
                 && receives(found, |_, flags| flags & libc::MSG_PEEK != 0)
         },
     },
@@ -173,14 +174,17 @@ pub const KNOWN: &[Known] = &[
         name: "inq",
         row: "`TCP_INQ`",
         matches: |past, found| {
-            past.inq[found.step.side as usize] && receives(found, |by, _| by == RecvBy::Recvmsg)
+            past.inq[found.side() as usize]
+                && past.may_not_heed(found.side())
+                && receives(found, |by, _| by == RecvBy::Recvmsg)
         },
     },
     Known {
         name: "timestamp",
         row: "`SO_TIMESTAMP`",
         matches: |past, found| {
-            past.timestamp[found.step.side as usize]
+            past.timestamp[found.side() as usize]
+                && past.may_not_heed(found.side())
                 && receives(found, |by, _| by == RecvBy::Recvmsg)
         },
     },

@@ -25,15 +25,15 @@ pub struct Past {
     pub oob: bool,
     /// The same while the peer had bytes to read or reads no more, or by io_uring, where nobody sees it.
     pub oob_in_stream: bool,
-    pub low_water: [bool; 2],
-    /// The same while bytes were unread.
-    pub low_water_behind: [bool; 2],
     /// `TCP_CORK`, or a send with `MSG_MORE`.
     pub corked: [bool; 2],
     pub zero_copy: [bool; 2],
+    pub low_water: [bool; 2],
     pub peek_off: [bool; 2],
     pub inq: [bool; 2],
     pub timestamp: [bool; 2],
+    /// Set one of the options of reading, which are those four, while bytes or the end were unread.
+    behind: [bool; 2],
     pub rcv_timeo: [bool; 2],
     pub blocking: [bool; 2],
     /// Was ahead of its reader, and had to wait for room.
@@ -59,6 +59,11 @@ impl Past {
     /// Bytes that wait for this side.
     pub fn unread(&self, side: Side) -> u64 {
         self.sent[side.peer() as usize].saturating_sub(self.got[side as usize])
+    }
+
+    /// Whether an option of reading may not be heeded: the socket could not leave with its next packet.
+    pub fn may_not_heed(&self, side: Side) -> bool {
+        self.behind[side as usize] || self.reads_no_more[side as usize]
     }
 
     /// Whether a stream of any length can be sent from this side and read by the other.
@@ -99,15 +104,18 @@ impl Past {
                 self.closed[own] = true;
                 self.closed_unread |= self.unread(side) > 0;
             }
-            Call::Set(Opt::RcvLowat, value) => {
-                self.low_water[own] |= *value > 1;
-                self.low_water_behind[own] |= *value > 1 && self.unread(side) > 0;
-            }
             Call::Set(Opt::Cork, value) => self.corked[own] |= *value != 0,
             Call::Set(Opt::ZeroCopy, _) => self.zero_copy[own] = true,
-            Call::Set(Opt::PeekOff, _) => self.peek_off[own] = true,
-            Call::Set(Opt::Inq, _) => self.inq[own] = true,
-            Call::Set(Opt::Timestamp, _) => self.timestamp[own] = true,
+            Call::Set(opt @ (Opt::RcvLowat | Opt::PeekOff | Opt::Inq | Opt::Timestamp), value) => {
+                let peer = side.peer() as usize;
+                self.behind[own] |= self.unread(side) > 0 || self.shut[peer] || self.closed[peer];
+                match opt {
+                    Opt::RcvLowat => self.low_water[own] |= *value > 1,
+                    Opt::PeekOff => self.peek_off[own] = true,
+                    Opt::Inq => self.inq[own] = true,
+                    _ => self.timestamp[own] = true,
+                }
+            }
             Call::Set(Opt::RcvTimeo, value) => self.rcv_timeo[own] = *value != 0,
             Call::Set(Opt::NonBlock, value) => {
                 self.blocking[own] = *value == 0;

@@ -440,7 +440,7 @@ static __always_inline void packet_leaves(struct bpf_sock_ops *ops, struct sock 
 }
 
 /* A segment comes that is not just the next one, as urgent data and the end of the stream never are, nor what has
- * padding. Its sender is mostly inside the call that sends it.
+ * padding. Its sender is mostly inside the call that sends it. When both sockets are plain TCP, there is nothing to hear.
  */
 static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 {
@@ -462,6 +462,8 @@ static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 		conn->leaves = REASON_URGENT;
 	if (conn->leaves == REASON_URGENT || !has_grace(sk, end))
 		leave_if_unfit(sk, end);
+	if (!sock_psock(sk) && !sock_psock(sock_of(peer)))
+		stop_calling(ops, end, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 }
 
 /* The connection of an enrolled socket is over. If nothing waits there, not even the end of the

@@ -216,11 +216,16 @@ kernel_test! {
         let stage = Stage::new()?;
         let bed = Bed::on(cgroup)?;
         let runs = Runs::of(&bed, cgroup)?;
-        let pair = stage.pair()?;
-        talk(&pair.0, &pair.1)?;
-        stream_small_writes(&bed, &pair)?;
-        wait_plain(&bed, &pair)?;
-        expect_nothing_runs(&runs, &pair, |pair| urge(&bed, pair))
+        for leave in [stream_small_writes, retire, set_options, block, urge] {
+            let pair = stage.pair()?;
+            talk(&pair.0, &pair.1)?;
+            leave(&bed, &pair)?;
+            wait_plain(&bed, &pair)?;
+            expect_nothing_runs(&runs, &pair, |pair| urge(&bed, pair))?;
+            drop(pair);
+            bed.emptied()?;
+        }
+        Ok(())
     }
 
     fn a_connection_that_left_for_small_writes_costs_nothing(cgroup: &Cgroup) -> Result {

@@ -116,6 +116,22 @@ kernel_test! {
         })
     }
 
+    /// What it sends is put into the psock queue of a reader that has not left.
+    fn sender_that_is_plain_tcp_fails_when_its_reader_is_closed(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        common::set_option(&a, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+        common::fill_up(&mut a, &mut Pattern::new(seed()))?;
+        let ends = bed.ends()?;
+        assert!(ends.iter().all(|end| end.end.is_client() == (end.has_psock == 0)), "{ends:?}");
+        let _unanswered = Dropping::arriving(&client, PLAIN_ACKS)?;
+        drop(b);
+        expect_broken(&write_for_ever(&a));
+        Ok(())
+    }
+
     fn sender_without_room_that_is_closed_is_over_when_its_reader_is_closed(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let node = Node::new()?;

@@ -178,6 +178,22 @@ kernel_test! {
         })
     }
 
+    /// What waits there is in TCP's queue.
+    fn sender_does_not_give_up_on_a_reader_that_left_and_has_shut_down(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let node = Node::new()?;
+        let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let (mut a, b) = pair(&client, &web, web.ip())?;
+        common::set_option(&b, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+        common::fill_up(&mut a, &mut Pattern::new(seed()))?;
+        let ends = bed.ends()?;
+        assert!(ends.iter().all(|end| end.end.is_client() == (end.has_psock == 1)), "{ends:?}");
+        b.shutdown(Shutdown::Both)?;
+        wait_for("the end of the stream", SOON, || common::poll(&a, libc::POLLRDHUP, Duration::ZERO) != 0)?;
+        assert_eq!(SockRef::from(&a).tcp_user_timeout()?, None);
+        Ok(())
+    }
+
     fn sender_with_room_does_not_give_up(cgroup: &Cgroup) -> Result {
         both_ways(cgroup, 1, |_| {
             let node = Node::new()?;

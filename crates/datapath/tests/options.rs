@@ -87,20 +87,20 @@ kernel_test! {
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
         for (name, set) in OPTIONS {
-            let (a, b) = pair(&client, &web, web.ip())?;
-            talk(&a, &b)?;
-            let before = redirected(&bed, &a)?;
-            set(b.as_fd())?;
-            // The acknowledgement of the first message is the packet with which it leaves.
-            talk(&a, &b)?;
-            talk(&a, &b)?;
-            assert_eq!(redirected(&bed, &a)?, before, "{name}");
-            let server = || ends(&bed, &a).ok()?.into_iter().find(|end| !end.end.is_client());
-            wait_for(name, SOON, || server().is_some_and(|end| end.has_psock == 0))?;
-            let why = server().and_then(|end| Reason::from_raw(end.end.tx_reason.into()));
-            assert_eq!(why, Some(Reason::Option), "{name}");
-            drop((a, b));
-            bed.emptied()?;
+            for of_client in [false, true] {
+                let (a, b) = pair(&client, &web, web.ip())?;
+                talk(&a, &b)?;
+                let before = redirected(&bed, &a)?;
+                set(if of_client { a.as_fd() } else { b.as_fd() })?;
+                talk(&a, &b)?;
+                assert_eq!(redirected(&bed, &a)?, before, "{name}");
+                let own = ends(&bed, &a)?.into_iter().find(|end| end.end.is_client() == of_client);
+                let own = own.ok_or("it is not listed")?;
+                let why = Reason::from_raw(own.end.tx_reason.into());
+                assert_eq!((own.has_psock, why), (0, Some(Reason::Option)), "{name}");
+                drop((a, b));
+                bed.emptied()?;
+            }
         }
         Ok(())
     }

@@ -173,19 +173,30 @@ impl Bed {
     /// Talks until both ways redirect, which an adopted connection does once all that it sent before
     /// has arrived.
     pub fn until_redirected(&self, (a, b): &(TcpStream, TcpStream)) -> Result {
+        let paths = || {
+            (
+                self.redirected().expect("it lists"),
+                self.over_kernel().expect("it lists"),
+            )
+        };
         Ok(wait_for("both ways to redirect", SOON, || {
-            let before = self.over_kernel().expect("it lists");
+            let before = paths();
             talk(a, b).expect("it talks");
-            self.over_kernel().expect("it lists") == before
+            paths() == (before.0 + 10, before.1)
         })?)
     }
 
     /// As [`Bed::until_redirected`], and from then on all of an exchange is redirected.
     pub fn exchange_redirected(&self, both: &(TcpStream, TcpStream), bytes: u64) -> Result {
         self.until_redirected(both)?;
-        let before = self.over_kernel()?;
+        let (redirected, kernel) = (self.redirected()?, self.over_kernel()?);
         exchange(&both.0, &both.1, bytes)?;
-        assert_eq!(self.over_kernel()?, before, "bytes over the kernel path");
+        assert_eq!(self.over_kernel()?, kernel, "bytes over the kernel path");
+        assert_eq!(
+            self.redirected()?,
+            redirected + 2 * bytes,
+            "redirected bytes"
+        );
         Ok(())
     }
 

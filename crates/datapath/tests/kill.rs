@@ -9,8 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use common::part::{Part, Player};
-use common::{Bed, Dropping, PLAIN_ACKS, Result, SOON, disconnect, expect_connections, seed, talk};
-use datapath::abi::{Mode, Reason};
+use common::{
+    Bed, Connection, Dropping, PLAIN_ACKS, Result, SOON, disconnect, expect_connections, seed, talk,
+};
+use datapath::abi::{EndRecord, Mode, Reason};
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, pair, read, read_all, write_all};
@@ -62,6 +64,22 @@ fn expect_broken(error: &io::Error) {
         errno.is_some_and(|errno| broken.contains(&errno)),
         "{error}"
     );
+}
+
+/// A client without room, when its end has become plain TCP or its server's has, and the other one has not.
+fn filled_up_when_one_has_left(bed: &Bed, of_client: bool) -> Result<Connection> {
+    let mut both = Connection::new()?;
+    let own = if of_client { &both.a } else { &both.b };
+    common::set_option(own, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+    common::fill_up(&mut both.a, &mut Pattern::new(seed()))?;
+    let ends = bed.ends()?;
+    let has_left = |end: &EndRecord| end.has_psock == 0;
+    assert!(
+        ends.iter()
+            .all(|end| has_left(end) == (end.end.is_client() == of_client)),
+        "{ends:?}"
+    );
+    Ok(both)
 }
 
 kernel_test! {
@@ -119,16 +137,10 @@ kernel_test! {
     /// What it sends is put into the psock queue of a reader that has not left.
     fn sender_that_is_plain_tcp_fails_when_its_reader_is_closed(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        common::set_option(&a, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
-        common::fill_up(&mut a, &mut Pattern::new(seed()))?;
-        let ends = bed.ends()?;
-        assert!(ends.iter().all(|end| end.end.is_client() == (end.has_psock == 0)), "{ends:?}");
-        let _unanswered = Dropping::arriving(&client, PLAIN_ACKS)?;
-        drop(b);
-        expect_broken(&write_for_ever(&a));
+        let both = filled_up_when_one_has_left(&bed, true)?;
+        let _unanswered = Dropping::arriving(&both.client, PLAIN_ACKS)?;
+        drop(both.b);
+        expect_broken(&write_for_ever(&both.a));
         Ok(())
     }
 
@@ -181,16 +193,10 @@ kernel_test! {
     /// What waits there is in TCP's queue.
     fn sender_does_not_give_up_on_a_reader_that_left_and_has_shut_down(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (mut a, b) = pair(&client, &web, web.ip())?;
-        common::set_option(&b, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
-        common::fill_up(&mut a, &mut Pattern::new(seed()))?;
-        let ends = bed.ends()?;
-        assert!(ends.iter().all(|end| end.end.is_client() == (end.has_psock == 1)), "{ends:?}");
-        b.shutdown(Shutdown::Both)?;
-        wait_for("the end of the stream", SOON, || common::poll(&a, libc::POLLRDHUP, Duration::ZERO) != 0)?;
-        assert_eq!(SockRef::from(&a).tcp_user_timeout()?, None);
+        let both = filled_up_when_one_has_left(&bed, false)?;
+        both.b.shutdown(Shutdown::Both)?;
+        wait_for("the end of the stream", SOON, || common::poll(&both.a, libc::POLLRDHUP, Duration::ZERO) != 0)?;
+        assert_eq!(SockRef::from(&both.a).tcp_user_timeout()?, None);
         Ok(())
     }
 

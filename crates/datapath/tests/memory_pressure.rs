@@ -59,11 +59,6 @@ impl Hog {
     }
 }
 
-/// Bytes of all ends that were redirected, and that took the kernel path.
-fn moved(bed: &Bed) -> Result<(u64, u64)> {
-    Ok((bed.redirected()?, bed.over_kernel()?))
-}
-
 /// Sends on behind what waits, over the kernel path, which takes less than that at once; all is read in order.
 fn send_behind(a: &TcpStream, b: &TcpStream, seed: u64, pattern: &mut Pattern) -> Result {
     let mut got = vec![0; usize::try_from(BEFORE + BEHIND)?];
@@ -107,7 +102,7 @@ kernel_test! {
             streams.push((seed, pattern));
         }
         let before = PAIRS as u64 * (BEFORE + 10);
-        assert_eq!(moved(&bed)?, (before, 0));
+        assert_eq!(bed.moved()?, (before, 0));
 
         hog.fill()?;
         limit(&bed)?;
@@ -116,7 +111,7 @@ kernel_test! {
             talk(a, b)?;
         }
         let behind = PAIRS as u64 * (BEHIND + 10);
-        assert_eq!(moved(&bed)?, (before, behind));
+        assert_eq!(bed.moved()?, (before, behind));
         let full = (Reason::QueueFull, 2 * PAIRS as u64);
         expect_reasons(&bed.totals()?, &[full]);
         assert_eq!(bed.enrolled().len(), 2 * PAIRS, "none has left");
@@ -125,11 +120,11 @@ kernel_test! {
         for pair in &pairs {
             bed.until_redirected(pair)?;
         }
-        let (redirected, _) = moved(&bed)?;
+        let (redirected, _) = bed.moved()?;
         for (a, b) in &pairs {
             exchange(a, b, BEHIND)?;
         }
-        assert!(moved(&bed)?.0 > redirected);
+        assert!(bed.moved()?.0 > redirected);
         Ok(())
     }
 
@@ -145,7 +140,7 @@ kernel_test! {
         let seed = seed();
         let filled = fill_up(&mut a, &mut Pattern::new(seed))?;
         assert_ne!(filled, 0);
-        assert_eq!(moved(&bed)?.0, 10, "what fills is not redirected");
+        assert_eq!(bed.moved()?.0, 10, "what fills is not redirected");
         stream::finish(&a)?;
         assert_eq!(stream::receive(&b, 100_000)?, stream::expected(seed, filled));
         Ok(())

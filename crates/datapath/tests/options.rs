@@ -31,6 +31,13 @@ fn ends(bed: &Bed, client: &TcpStream) -> Result<Vec<EndRecord>> {
     Ok(ends)
 }
 
+/// The client's end of them, or the server's.
+fn end_of(bed: &Bed, client: &TcpStream, of_client: bool) -> Result<EndRecord> {
+    let mut ends = ends(bed, client)?.into_iter();
+    let own = ends.find(|end| end.end.is_client() == of_client);
+    Ok(own.ok_or("it is not listed")?)
+}
+
 fn redirected(bed: &Bed, client: &TcpStream) -> Result<u64> {
     let ends = ends(bed, client)?;
     Ok(ends.iter().map(|end| end.end.redirected_bytes).sum())
@@ -56,9 +63,7 @@ kernel_test! {
             thread::sleep(Duration::from_millis(2));
         }
         assert_eq!(Pattern::new(seed).differs(&got), None, "the first wrong byte");
-        let ends = bed.ends()?;
-        let client = ends.iter().find(|end| end.end.is_client()).ok_or("no client")?;
-        assert_eq!(client.has_psock, 0, "it is plain TCP");
+        assert_eq!(end_of(&bed, &a, true)?.has_psock, 0, "it is plain TCP");
         assert_eq!(low_water()?, 0);
         Ok(())
     }
@@ -94,8 +99,7 @@ kernel_test! {
                 set(if of_client { a.as_fd() } else { b.as_fd() })?;
                 talk(&a, &b)?;
                 assert_eq!(redirected(&bed, &a)?, before, "{name}");
-                let own = ends(&bed, &a)?.into_iter().find(|end| end.end.is_client() == of_client);
-                let own = own.ok_or("it is not listed")?;
+                let own = end_of(&bed, &a, of_client)?;
                 let why = Reason::from_raw(own.end.tx_reason.into());
                 assert_eq!((own.has_psock, why), (0, Some(Reason::Option)), "{name}");
                 drop((a, b));
@@ -107,15 +111,13 @@ kernel_test! {
 
     fn sender_that_gets_one_leaves_with_what_it_sends(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (a, b) = pair(&client, &web, web.ip())?;
-        talk(&a, &b)?;
+        let both = Connection::new()?;
+        talk(&both.a, &both.b)?;
         // Nothing comes back.
-        filter(b.as_fd(), NOTHING)?;
-        of_socket(a.as_fd(), libc::SO_TIMESTAMP, 1)?;
-        write_all(&a, b"hello")?;
-        assert!(ends(&bed, &a)?.iter().any(|end| end.end.is_client() && end.has_psock == 0));
+        filter(both.b.as_fd(), NOTHING)?;
+        of_socket(both.a.as_fd(), libc::SO_TIMESTAMP, 1)?;
+        write_all(&both.a, b"hello")?;
+        assert_eq!(end_of(&bed, &both.a, true)?.has_psock, 0);
         Ok(())
     }
 
@@ -162,8 +164,7 @@ kernel_test! {
                     write_all(&a, &vec![1; size])?;
                     read_all(&b, &mut vec![0; size - 400])?;
                     assert!(!is_readable(&b), "{size}, {talked}");
-                    let server = ends(&bed, &a)?.into_iter().find(|end| !end.end.is_client());
-                    let server = server.ok_or("no server")?;
+                    let server = end_of(&bed, &a, false)?;
                     assert_eq!((server.has_psock, server.end.tx_reason), (0, Reason::Option as u8));
                     drop((a, b));
                     bed.emptied()?;

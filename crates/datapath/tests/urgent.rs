@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use common::late_page::{LatePage, read_until_asleep, send_until_asleep};
-use common::{Bed, Result, SOON, poll, talk};
+use common::{Bed, Connection, Result, SOON, poll, talk};
 use datapath::abi::Reason;
 use datapath::socket::Options;
 use testbed::traffic::{pair, read_all, write_all};
@@ -130,11 +130,9 @@ kernel_test! {
     /// After accept(), for example; then it does not leave for blocking yet.
     fn reader_that_blocks_for_a_moment(cgroup: &Cgroup) -> Result {
         let _bed = Bed::on(cgroup)?;
-        let node = Node::new()?;
-        let (web, client) = (node.pod("web")?, node.pod("client")?);
-        let (a, b) = pair(&client, &web, web.ip())?;
-        b.set_nonblocking(false)?;
-        comes_apart(&a, &b, By::Send)
+        let both = Connection::new()?;
+        both.b.set_nonblocking(false)?;
+        comes_apart(&both.a, &both.b, By::Send)
     }
 
     /// It cannot leave before, and the segment comes while it is inside the call.

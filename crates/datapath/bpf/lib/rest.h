@@ -112,8 +112,8 @@ static __always_inline bool may_leave(struct sock *sk, int callers)
 	       (!is_blocking(sk) || (sleepers(sk) == 0 && inside(sk) <= callers));
 }
 
-/* For sock_ops: if the lock has an owner, that is a call which sends this packet. A thread that sleeps
- * in a read does not own it.
+/* For sock_ops: if the lock has an owner, that is a call which sends this packet, or which takes it on giving back the
+ * lock and then either is over or sleeps already. A thread that sleeps in a read does not own it.
  */
 static __always_inline int calls_that_send(struct sock *sk)
 {

@@ -170,32 +170,30 @@ impl Bed {
         Ok(self.ends()?.iter().map(|end| end.end.kernel_bytes).sum())
     }
 
+    /// Bytes of all ends that were redirected, and that took the kernel path.
+    pub fn moved(&self) -> Result<(u64, u64)> {
+        Ok((self.redirected()?, self.over_kernel()?))
+    }
+
     /// Talks until both ways redirect, which an adopted connection does once all that it sent before
     /// has arrived.
     pub fn until_redirected(&self, (a, b): &(TcpStream, TcpStream)) -> Result {
-        let paths = || {
-            (
-                self.redirected().expect("it lists"),
-                self.over_kernel().expect("it lists"),
-            )
-        };
         Ok(wait_for("both ways to redirect", SOON, || {
-            let before = paths();
+            let (redirected, kernel) = self.moved().expect("it lists");
             talk(a, b).expect("it talks");
-            paths() == (before.0 + 10, before.1)
+            self.moved().expect("it lists") == (redirected + 10, kernel)
         })?)
     }
 
     /// As [`Bed::until_redirected`], and from then on all of an exchange is redirected.
     pub fn exchange_redirected(&self, both: &(TcpStream, TcpStream), bytes: u64) -> Result {
         self.until_redirected(both)?;
-        let (redirected, kernel) = (self.redirected()?, self.over_kernel()?);
+        let (redirected, kernel) = self.moved()?;
         exchange(&both.0, &both.1, bytes)?;
-        assert_eq!(self.over_kernel()?, kernel, "bytes over the kernel path");
         assert_eq!(
-            self.redirected()?,
-            redirected + 2 * bytes,
-            "redirected bytes"
+            self.moved()?,
+            (redirected + 2 * bytes, kernel),
+            "bytes redirected and over the kernel path"
         );
         Ok(())
     }

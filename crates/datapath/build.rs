@@ -23,6 +23,7 @@ fn main() {
         "earlier",
         "keepalive",
         "splice",
+        "threads",
         "setsockopt",
         "probe",
     ] {

@@ -440,6 +440,15 @@ struct holder {
 	__u8 pad[4];
 };
 
+/* A thread that is awake, and was not seen outside of a system call. */
+struct thread {
+	__u64 user_ns; /* its time in user mode */
+	__u32 pid; /* in the initial namespace */
+	__u32 tid;
+	__s32 call; /* the number of its call; -1 if it sends without one, or numbers mean other calls to it */
+	__u8 pad[4];
+};
+
 /* With its histograms. */
 struct end_report {
 	struct end_record record;
@@ -469,5 +478,6 @@ _Static_assert(sizeof(struct event) == 88, "event");
 _Static_assert(sizeof(struct piece) == 80, "piece");
 _Static_assert(sizeof(struct end_record) == 192, "end_record");
 _Static_assert(sizeof(struct holder) == 32, "holder");
+_Static_assert(sizeof(struct thread) == 24, "thread");
 
 #endif

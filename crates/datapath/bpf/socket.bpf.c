@@ -41,6 +41,7 @@ const volatile struct {
 	enum capture_limits capture_limits;
 	struct end_report end_report;
 	struct holder holder;
+	struct thread thread;
 	struct process process;
 	struct candidate candidate;
 	struct newcomer newcomer;

@@ -200,12 +200,24 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct thread_info {
+	unsigned long flags;
+#if defined(__TARGET_ARCH_x86)
+	__u32 status;
+#endif
+};
+
 struct task_struct {
+	struct thread_info thread_info;
+	unsigned int __state;
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
+	int pid;
 	int tgid;
 	char comm[16];
 	unsigned int flags;
+	unsigned int ptrace;
+	__u64 utime;
 	struct io_uring_task *io_uring;
 };
 
@@ -213,10 +225,12 @@ struct task_struct {
 struct pt_regs {
 #if defined(__TARGET_ARCH_x86)
 	unsigned long r10;
+	unsigned long ax;
 	unsigned long dx;
 	unsigned long orig_ax;
 #elif defined(__TARGET_ARCH_arm64)
 	__u64 regs[31];
+	__u64 orig_x0;
 	__s32 syscallno;
 #endif
 };

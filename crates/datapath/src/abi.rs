@@ -19,7 +19,7 @@ pub use generated::types::{
     hists as Hists, holder as Holder, newcomer as Newcomer, offer as Offer, pair as Pair,
     piece as Piece, process as Process, program as Program, rule_answer as RuleAnswer,
     rule_options as RuleOptions, rule_range as RuleRange, rule_set as RuleSet, rules as Rules,
-    settings as Settings, tally as Tally, totals as Totals, view as View,
+    settings as Settings, tally as Tally, thread as Thread, totals as Totals, view as View,
 };
 
 use generated::types;
@@ -74,7 +74,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Candidate Conn End EndRecord EndReport Event Handshake Hists Holder Newcomer Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Totals View);
+wire!(Candidate Conn End EndRecord EndReport Event Handshake Hists Holder Newcomer Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Thread Totals View);
 
 /// Values without padding are equal if their bytes are.
 macro_rules! key {

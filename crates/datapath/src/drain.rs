@@ -13,7 +13,7 @@
 //! 4. For a detach, when the map is empty the sock_ops attachment goes, then the pins, and with them
 //!    the maps and programs. Until then it keeps the books of connections that close meanwhile.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ pub enum HeldBy {
     Unread,
     /// A thread may sleep in a blocking read of it, and would not see plain TCP's data.
     Reader,
-    /// This thread was inside a send to it all the time.
+    /// This thread may have been inside a send to it all the time.
     Sender(Sender),
 }
 
@@ -137,7 +137,7 @@ impl Senders {
             Some(quiesce) => quiesce,
             none => none.insert(Quiesce::begin()?),
         };
-        Ok(quiesce.look())
+        quiesce.look()
     }
 }
 
@@ -239,14 +239,12 @@ fn release(
     // In this order: what the list says of a socket that is in the map is no older than the map.
     let enrolled: HashSet<Handshake> = maps.enrolled().into_iter().filter(chosen).collect();
     let listed = ends.list(maps)?;
-    let inodes: HashMap<Handshake, u64> = listed.iter().map(|e| (e.end.own, e.inode)).collect();
     let (mut held, mut idle) = (Vec::new(), Vec::new());
     for end in listed
         .into_iter()
         .filter(|end| enrolled.contains(&end.end.own))
     {
-        let peer_inode = inodes.get(&end.end.own.mirror()).copied();
-        match held_by(&end, peer_inode, senders) {
+        match held_by(&end, senders) {
             Some(by) => held.push(Held { end, by }),
             None => idle.push(end),
         }
@@ -259,13 +257,10 @@ fn release(
     Ok(held)
 }
 
-/// A sender whose socket is not known may be sending to anyone.
-fn held_by(end: &EndRecord, peer_inode: Option<u64>, senders: &[Sender]) -> Option<HeldBy> {
+/// Any sender may be sending to anyone.
+fn held_by(end: &EndRecord, senders: &[Sender]) -> Option<HeldBy> {
     if end.unread > 0 {
         return Some(HeldBy::Unread);
     }
-    senders
-        .iter()
-        .find(|s| s.socket_inode.is_none() || s.socket_inode == peer_inode || peer_inode.is_none())
-        .map(|sender| HeldBy::Sender(sender.clone()))
+    senders.first().cloned().map(HeldBy::Sender)
 }

@@ -58,6 +58,10 @@ pub(crate) static SETSOCKOPT: &Elf<[u8]> = &Elf(*include_bytes!(concat!(
 pub(crate) static SPLICE: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/splice.bpf.o")));
 
+/// The iterator over threads that are awake.
+pub(crate) static THREADS: &Elf<[u8]> =
+    &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/threads.bpf.o")));
+
 /// Iterators over processes and their listeners.
 pub(crate) static PROGRAMS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/programs.bpf.o")));

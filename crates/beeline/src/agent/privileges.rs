@@ -19,7 +19,7 @@ pub const TO_SERVE: [Capability; 4] = [
     // Loads iterators, opens what processes have mapped, and enters network namespaces: an iterator
     // sees the sockets of the one in which it was opened.
     Capability::CAP_SYS_ADMIN,
-    // Looks at the executable, the descriptors and the calls of other processes.
+    // Looks at the executables and the descriptors of other processes.
     Capability::CAP_SYS_PTRACE,
 ];
 

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use datapath::drain::{Held, HeldBy, Progress};
+use datapath::quiesce::Sender;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -53,9 +54,14 @@ fn describe(held: &Held, workloads: &Workloads) -> String {
     let why = match &held.by {
         HeldBy::Unread => format!("has not read {}", output::bytes(held.end.unread.into())),
         HeldBy::Reader => "is read by a blocking call, which has to end first".into(),
-        HeldBy::Sender(sender) => format!("{} is in the middle of a send", sender.task.display()),
+        HeldBy::Sender(sender) => format!("{} may be in the middle of a send", path(sender)),
     };
     format!("{label} {local} <- {remote}: {why}")
+}
+
+/// Where more can be learned of it.
+fn path(sender: &Sender) -> String {
+    format!("/proc/{}/task/{}", sender.pid, sender.tid)
 }
 
 /// The same for programs.
@@ -68,7 +74,7 @@ fn one_json(held: &Held, workloads: &Workloads) -> serde_json::Value {
     let (local, remote) = held.end.endpoints.addrs();
     let sender = match &held.by {
         HeldBy::Unread | HeldBy::Reader => None,
-        HeldBy::Sender(sender) => Some(sender.task.display().to_string()),
+        HeldBy::Sender(sender) => Some(path(sender)),
     };
     json!({
         "local": local,

@@ -7,7 +7,7 @@
 #ifndef BEELINE_URGENT_H
 #define BEELINE_URGENT_H
 
-#include "../vmlinux.h"
+#include "call.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
@@ -18,22 +18,6 @@
  */
 #define TCPHDR_URG 0x20
 
-#if defined(__TARGET_ARCH_x86)
-#define CALL(regs) (regs)->orig_ax
-#define ARGUMENT_3(regs) (regs)->dx
-#define ARGUMENT_4(regs) (regs)->r10
-#define CALL_SENDTO 44
-#define CALL_SENDMSG 46
-#define CALL_SENDMMSG 307
-#elif defined(__TARGET_ARCH_arm64)
-#define CALL(regs) (regs)->syscallno
-#define ARGUMENT_3(regs) (regs)->regs[2]
-#define ARGUMENT_4(regs) (regs)->regs[3]
-#define CALL_SENDTO 206
-#define CALL_SENDMSG 211
-#define CALL_SENDMMSG 269
-#endif
-
 /* Whether the message is from a call with MSG_OOB: its flags are told to nobody, but they are still where the
  * call put them. Who may send by io_uring is left alone.
  */
@@ -43,7 +27,7 @@ static __always_inline bool is_urgent(void)
 
 	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
 		return false;
-	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	regs = registers_of(bpf_get_current_task_btf());
 	switch (CALL(regs)) {
 	case CALL_SENDTO:
 	case CALL_SENDMMSG:

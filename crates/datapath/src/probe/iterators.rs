@@ -10,6 +10,7 @@ use crate::keepalive::Keepalive;
 use crate::maps::Maps;
 use crate::marks::Marks;
 use crate::programs::Programs;
+use crate::quiesce::Quiesce;
 use crate::release::Release;
 use crate::{Error, Result, holders, object};
 
@@ -30,11 +31,13 @@ pub enum Iterators {
     Earlier,
     /// Keeps connection tracking from forgetting.
     Keepalive,
+    /// Over threads that are awake.
+    Threads,
 }
 
 impl Iterators {
     /// All of them, but for the one over enrolled sockets, which [`super::socket_path`] runs.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Programs,
         Self::Holders,
         Self::Retire,
@@ -42,6 +45,7 @@ impl Iterators {
         Self::Adopt,
         Self::Earlier,
         Self::Keepalive,
+        Self::Threads,
     ];
 
     /// The name of the file.
@@ -55,6 +59,7 @@ impl Iterators {
             Self::Adopt => "adopt",
             Self::Earlier => "earlier",
             Self::Keepalive => "keepalive",
+            Self::Threads => "threads",
         }
     }
 
@@ -67,6 +72,7 @@ impl Iterators {
             Self::Adopt => Adopter::load(maps).map(drop),
             Self::Earlier => Earlier::load(maps).map(drop),
             Self::Keepalive => Keepalive::load(maps).map(drop),
+            Self::Threads => Quiesce::begin().map(drop),
         }
     }
 }

@@ -13,10 +13,10 @@ mod cgroup;
 mod fionread;
 mod host;
 mod iterators;
+mod pid_namespace;
 mod programs;
 mod redirect;
 mod socket_path;
-mod threads;
 mod tracing;
 
 pub use attempt::{Attempt, Refusal, asked};
@@ -28,8 +28,8 @@ pub use host::{
     tcp_memory_used,
 };
 pub use iterators::{Iterators, iterators};
+pub use pid_namespace::{PidNamespace, pid_namespace};
 pub use programs::{AttachMode, Attached, Kind, Program, loaded, sock_ops_of};
 pub use redirect::{RedirectReport, redirect};
 pub use socket_path::{Feature, SocketPathReport, counts_unread, features, socket_path};
-pub use threads::{PidNamespace, Read, ThreadFiles, pid_namespace, thread_files};
 pub use tracing::{Tracing, tracing};

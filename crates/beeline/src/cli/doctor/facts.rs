@@ -8,7 +8,7 @@ use caps::{Capability, CapsHashSet};
 use datapath::pins;
 use datapath::probe::{
     self, Attached, Attempt, CgroupMounts, Feature, FionreadReport, Iterators, PidNamespace,
-    Program, RedirectReport, SocketPathReport, TcpMemory, ThreadFiles, Tracing,
+    Program, RedirectReport, SocketPathReport, TcpMemory, Tracing,
 };
 
 use crate::agent::privileges::{TO_SERVE, TO_START};
@@ -60,7 +60,6 @@ pub(super) struct Facts {
     pub(super) initial_user_namespace: Fact<bool>,
     pub(super) bpffs_mounted: Fact<bool>,
     pub(super) pid_namespace: Fact<PidNamespace>,
-    pub(super) thread_files: Fact<ThreadFiles>,
     pub(super) cgroups: Fact<CgroupMounts>,
     /// sock_ops programs at the root of cgroup2; the inner `None`: no BPF on cgroups.
     pub(super) attached: Fact<Option<Attached>>,
@@ -96,7 +95,6 @@ impl Facts {
             lockdown: Fact::of(probe::lockdown()),
             bpffs_mounted: Fact::of(pins::bpffs_mounted()),
             pid_namespace: Fact::of(probe::pid_namespace()),
-            thread_files: Fact::of(probe::thread_files()),
             attached: attached(may, &cgroups),
             features: Fact::try_if(may, probe::features),
             counts_unread: Fact::of(probe::counts_unread()),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use caps::Capability;
 use datapath::pins::BPFFS;
-use datapath::probe::{PidNamespace, Read, TcpMemory, ThreadFiles};
+use datapath::probe::{PidNamespace, TcpMemory};
 
 use super::check;
 use crate::cli::doctor::facts::{Facts, lacking, needed};
@@ -20,7 +20,6 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     checks.extend([
         bpffs(facts).required(),
         check("pid namespace", &facts.pid_namespace, pid_namespace),
-        check("threads", &facts.thread_files, threads),
         check("TCP memory", &facts.tcp_memory, |limits| {
             tcp_memory(limits.as_ref())
         }),
@@ -115,36 +114,6 @@ fn pid_namespace(seen: &PidNamespace) -> Check {
         "run `beeline detach` on the host, or in its pid namespace (Kubernetes: hostPID: true, \
          Docker: --pid=host)",
     )
-}
-
-fn threads(files: &ThreadFiles) -> Check {
-    const NAME: &str = "threads";
-    let ThreadFiles {
-        threads, hidden, ..
-    } = files;
-    if files.syscall != Read::Yes {
-        return Check::degraded(
-            NAME,
-            "/proc/<pid>/syscall cannot be read: `beeline detach` cannot tell who is sending",
-            "make /proc readable; before a detach, stop the programs that send",
-        );
-    }
-    if *hidden > 0 {
-        let names = some_of(&files.hidden_names);
-        let found = format!("{threads}, of which {hidden} do not show their system call: {names}");
-        return Check::ok(NAME, found);
-    }
-    Check::ok(NAME, format!("{threads}, all show their system call"))
-}
-
-/// Enough names to know whom to look for.
-fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text += ", ...";
-    }
-    text
 }
 
 fn tcp_memory(limits: Option<&TcpMemory>) -> Check {

@@ -226,7 +226,7 @@ fn without(one: Iterators) -> Result<&'static str, &'static str> {
         Iterators::Programs => {
             Err("it could not be known which programs splice: run Linux 5.15 or later")
         }
-        Iterators::Retire | Iterators::Release => {
+        Iterators::Retire | Iterators::Release | Iterators::Threads => {
             Err("`beeline retire` and `beeline detach` need them: run Linux 5.15 or later")
         }
         Iterators::Adopt | Iterators::Earlier => Ok(

@@ -6,8 +6,7 @@ mod socket;
 use caps::CapsHashSet;
 use datapath::probe::{
     AttachMode, Attached, Attempt, CgroupMounts, Feature, FionreadReport, Iterators, Kind,
-    PidNamespace, Program, Read, RedirectReport, Refusal, SocketPathReport, TcpMemory, ThreadFiles,
-    Tracing,
+    PidNamespace, Program, RedirectReport, Refusal, SocketPathReport, TcpMemory, Tracing,
 };
 
 use super::super::facts::{Fact, Facts};
@@ -33,7 +32,6 @@ fn good() -> Facts {
             initial: true,
             sees_kernel: true,
         }),
-        thread_files: Fact::Known(threads()),
         cgroups: Fact::Known(CgroupMounts {
             v2: Some("/sys/fs/cgroup".into()),
             v1: vec![],
@@ -83,15 +81,6 @@ fn seen_by_a_user() -> Facts {
         self_test: Fact::NotTried(ROOT),
         tracing: Fact::NotTried(ROOT),
         ..good()
-    }
-}
-
-fn threads() -> ThreadFiles {
-    ThreadFiles {
-        syscall: Read::Yes,
-        threads: 100,
-        hidden: 0,
-        hidden_names: vec![],
     }
 }
 

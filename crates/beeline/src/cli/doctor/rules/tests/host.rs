@@ -99,20 +99,4 @@ fn a_detach_that_would_not_see_every_thread_is_a_limit() {
         },
         "pid namespace",
     );
-    let facts = |files| Facts {
-        thread_files: Fact::Known(files),
-        ..good()
-    };
-    limited_by(
-        &facts(ThreadFiles {
-            syscall: Read::Absent,
-            ..threads()
-        }),
-        "threads",
-    );
-    let hidden = judge(&facts(ThreadFiles {
-        hidden: 3,
-        ..threads()
-    }));
-    assert!(hidden.can_run());
 }

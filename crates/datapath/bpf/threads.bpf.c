@@ -30,10 +30,12 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	(TASK_INTERRUPTIBLE | __TASK_STOPPED | __TASK_TRACED | TASK_PARKED | TASK_DEAD | \
 	 TASK_NOLOAD | TASK_FROZEN)
 
-/* Whether it sends without a call of its own: a ring's requests are made on the way out of any call, too. */
+/* Whether it sends without a call of its own: what a thread has left to a ring is done on its way out of any call, too. */
 static __always_inline bool sends_unasked(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, flags) & PF_KTHREAD || has_ring(task);
+	bool has_ring = bpf_core_field_exists(task->io_uring) && BPF_CORE_READ(task, io_uring);
+
+	return BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER) || has_ring;
 }
 
 /* The registers of one that is in user mode are those with which it came there. A tracer may set them at will. */

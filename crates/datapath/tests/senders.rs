@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{hint, ptr, slice};
+use std::{hint, process, ptr, slice};
 
 use common::late_page::{LatePage, PAGE, call_until_asleep, send_until_asleep};
 use common::stage::Stage;
 use common::{Bed, Result, SOON};
 use datapath::abi::Reason;
-use datapath::drain::{self, HeldBy, Outcome};
+use datapath::drain::{self, Outcome};
+use datapath::quiesce::{Quiesce, Sender};
 use io_uring::squeue::Flags;
 use io_uring::types::{Fd, TimeoutFlags, Timespec};
 use io_uring::{IoUring, opcode};
@@ -25,31 +26,29 @@ use testbed::{Cgroup, kernel_test, traffic, wait_for};
 
 const MESSAGE: &[u8] = &[7; 1000];
 
-/// Retires while `begin` has a message between verdict and queue: its sender waits for the lock of the peer's socket.
-/// `end` returns when that is over.
+/// Retires while `begin` has a message between verdict and queue: a thread of the process that it names waits there for
+/// the lock of the peer's socket. `end` returns when that is over.
 fn held<T>(
     cgroup: &Cgroup,
-    begin: impl FnOnce(TcpStream) -> Result<T>,
+    begin: impl FnOnce(TcpStream) -> Result<(u32, T)>,
     end: impl FnOnce(T) -> Result,
 ) -> Result {
     let bed = Bed::on(cgroup)?;
     let stage = Stage::new()?;
     let (a, b) = stage.redirected_pair(Some(&bed))?;
-    let at = b.local_addr()?;
     let mut page = LatePage::new();
     let locks = send_until_asleep(b.try_clone()?, page.bytes(), "userfault");
-    let caught = begin(a.try_clone()?)?;
+    let (pid, caught) = begin(a.try_clone()?)?;
 
     let early = Instant::now() + Duration::from_millis(200);
     let outcome = drain::retire(&bed, &bed.conns(), Reason::Retired, early, |_| {})?;
-    let on_b = |held: &drain::Held| held.end.endpoints.addrs().0 == at;
-    let by_sender = match &outcome {
-        Outcome::Held(held) => held
-            .iter()
-            .any(|held| on_b(held) && matches!(held.by, HeldBy::Sender(_))),
-        Outcome::Done { .. } => false,
-    };
-    assert!(by_sender, "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Held(_)), "{outcome:?}");
+    let senders = Quiesce::begin()?.look()?;
+    let tid = who_waits(pid)?;
+    assert!(
+        senders.contains(&Sender { pid, tid }),
+        "{tid} of {pid} is not among {senders:?}"
+    );
 
     page.come();
     locks.join().expect("it panicked");
@@ -59,6 +58,20 @@ fn held<T>(
     traffic::read_all(&a, &mut sent)?;
     assert_eq!((&message[..], sent), (MESSAGE, [0; PAGE]));
     Ok(())
+}
+
+/// The thread of a process that waits for the lock of a socket.
+fn who_waits(pid: u32) -> Result<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+    let waits = |task: &fs::DirEntry| {
+        let stack = fs::read_to_string(task.path().join("stack"));
+        stack.is_ok_and(|stack| stack.contains("lock_sock"))
+    };
+    let found: Vec<_> = tasks.filter(waits).map(|task| task.file_name()).collect();
+    let [one] = &found[..] else {
+        return Err(format!("these wait: {found:?}").into());
+    };
+    Ok(one.to_string_lossy().parse()?)
 }
 
 /// As a program for 32-bit processors calls it.
@@ -128,6 +141,7 @@ fn send_traced(sock: &TcpStream) -> Result<libc::pid_t> {
     if child == 0 {
         // SAFETY: as above; the message is there.
         unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
             libc::raise(libc::SIGSTOP);
             let sent = libc::write(fd, MESSAGE.as_ptr().cast(), MESSAGE.len());
@@ -190,8 +204,11 @@ fn stopped(child: libc::pid_t) -> io::Result<i32> {
     }
 }
 
-/// Retires a connection at rest while this thread goes on; it ends when it is told to.
-fn is_not_waited_for(cgroup: &Cgroup, goes_on: impl FnOnce(&AtomicBool) + Send) -> Result {
+/// A thread that goes on, which it says when it has begun, until it is told otherwise.
+type GoesOn = fn(&dyn Fn(), &AtomicBool);
+
+/// Retires a connection at rest while such a thread goes on.
+fn is_not_waited_for(cgroup: &Cgroup, goes_on: GoesOn) -> Result {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing, and no call is to go on after it.
     unsafe {
@@ -201,38 +218,44 @@ fn is_not_waited_for(cgroup: &Cgroup, goes_on: impl FnOnce(&AtomicBool) + Send) 
     }
     let bed = Bed::on(cgroup)?;
     let stage = Stage::new()?;
-    let _both = stage.redirected_pair(Some(&bed))?;
-    let (told, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    // No call lasts for ever: on a busy host it may be over before the retirement, which is no answer.
+    for _ in 0..TRIES {
+        let both = stage.pair()?;
+        bed.until_redirected(&both)?;
+        if outlasts_a_retirement(&bed, goes_on)? {
+            return Ok(());
+        }
+        drop(both);
+        bed.emptied()?;
+    }
+    panic!("it ended each time before the connection was retired");
+}
+
+const TRIES: usize = 3;
+
+fn outlasts_a_retirement(bed: &Bed, goes_on: GoesOn) -> Result<bool> {
+    let told = AtomicBool::new(false);
     let (begun, begins) = mpsc::channel();
     thread::scope(|scope| {
         let other = scope.spawn(|| {
             // SAFETY: it takes nothing.
-            begun
-                .send(unsafe { libc::pthread_self() })
-                .expect("it is waited for");
-            goes_on(&told);
-            over.store(true, Ordering::Relaxed);
+            let this = unsafe { libc::pthread_self() };
+            goes_on(&|| begun.send(this).expect("it is waited for"), &told);
         });
         let this = begins.recv()?;
-        let outcome = drain::retire(
-            &bed,
-            &bed.conns(),
-            Reason::Retired,
-            Instant::now() + SOON,
-            |_| {},
-        );
-        let went_on = !over.load(Ordering::Relaxed);
+        let soon = Instant::now() + SOON;
+        let outcome = drain::retire(bed, &bed.conns(), Reason::Retired, soon, |_| {});
+        let went_on = !other.is_finished();
         told.store(true, Ordering::Relaxed);
         // SAFETY: the thread has not been joined.
         unsafe { libc::pthread_kill(this, libc::SIGUSR1) };
         other.join().expect("it panicked");
-        assert!(went_on, "it ended");
         let outcome = outcome?;
         assert!(
             matches!(outcome, Outcome::Done { released: 2 }),
             "{outcome:?}"
         );
-        Ok(())
+        Ok(went_on)
     })
 }
 
@@ -242,7 +265,7 @@ kernel_test! {
         let message = low_message()?;
         let begin = |sock: TcpStream| {
             let send = move || assert_eq!(write_as_32_bit(&sock, message), 1000);
-            Ok(call_until_asleep(send, "lock_sock"))
+            Ok((process::id(), call_until_asleep(send, "lock_sock")))
         };
         held(cgroup, begin, |caught| {
             caught.join().expect("it panicked");
@@ -255,7 +278,7 @@ kernel_test! {
         let begin = |sock| {
             let (out, into) = io::pipe()?;
             let send = move || send_while_it_reads(&sock, out).unwrap();
-            Ok((call_until_asleep(send, "lock_sock"), into))
+            Ok((process::id(), (call_until_asleep(send, "lock_sock"), into)))
         };
         held(cgroup, begin, |(caught, mut pipe)| {
             pipe.write_all(&[0])?;
@@ -266,7 +289,11 @@ kernel_test! {
 
     /// Its registers say that the call is over.
     fn traced_process_is_waited_for(cgroup: &Cgroup) -> Result {
-        held(cgroup, |sock| send_traced(&sock), |child| {
+        let begin = |sock| {
+            let child = send_traced(&sock)?;
+            Ok((child.cast_unsigned(), child))
+        };
+        held(cgroup, begin, |child| {
             assert_eq!(stopped(child)?, 0, "the child");
             Ok(())
         })
@@ -274,10 +301,11 @@ kernel_test! {
 
     /// It is on a processor all the time, or waits for one.
     fn thread_that_stays_in_another_call_is_not_waited_for(cgroup: &Cgroup) -> Result {
-        is_not_waited_for(cgroup, |_| {
+        is_not_waited_for(cgroup, |begins, _| {
             let source = File::open("/dev/urandom").expect("it is there");
             let mut memory = vec![0_u8; 2 << 20];
             let part = libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() };
+            begins();
             // SAFETY: every part is the same memory, which lives and is nobody else's.
             unsafe { libc::readv(source.as_raw_fd(), [part; 1000].as_ptr(), 1000) };
         })
@@ -285,8 +313,9 @@ kernel_test! {
 
     /// It might send on the way out of any call, but makes none.
     fn thread_with_a_ring_that_computes_is_not_waited_for(cgroup: &Cgroup) -> Result {
-        is_not_waited_for(cgroup, |told| {
+        is_not_waited_for(cgroup, |begins, told| {
             let _ring = IoUring::new(1).expect("a ring");
+            begins();
             while !told.load(Ordering::Relaxed) {
                 hint::spin_loop();
             }

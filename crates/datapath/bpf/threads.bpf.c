@@ -7,14 +7,11 @@
 #include "vmlinux.h"
 #include "abi.h"
 #include "lib/call.h"
-#include "lib/program.h"
+#include "lib/task.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* include/linux/sched.h: the kernel's own threads */
-#define PF_KTHREAD 0x200000
 
 /* include/linux/sched.h: a thread in one of these states sleeps for anything but a lock of a socket or memory, or
  * is stopped, frozen, or dead.

@@ -130,14 +130,15 @@ struct Senders(Option<Quiesce>);
 impl Senders {
     /// Looks again; `anew`, when something was told to redirect no more only now.
     fn look(&mut self, anew: bool) -> Result<Vec<Sender>> {
-        if anew {
-            self.0 = None;
+        match &mut self.0 {
+            Some(quiesce) => {
+                if anew {
+                    quiesce.begin_again()?;
+                }
+                quiesce.look()
+            }
+            none => none.insert(Quiesce::begin()?).look(),
         }
-        let quiesce = match &mut self.0 {
-            Some(quiesce) => quiesce,
-            none => none.insert(Quiesce::begin()?),
-        };
-        quiesce.look()
     }
 }
 

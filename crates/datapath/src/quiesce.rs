@@ -39,13 +39,21 @@ impl Quiesce {
     /// # Errors
     /// When the kernel refuses the iterator over threads.
     pub fn begin() -> Result<Self> {
-        let threads = Threads::load()?;
-        let waiting = threads
-            .may_send()?
-            .iter()
-            .map(|thread| (thread.tid, thread.user_ns))
-            .collect();
-        Ok(Self { threads, waiting })
+        let mut new = Self {
+            threads: Threads::load()?,
+            waiting: HashMap::new(),
+        };
+        new.begin_again()?;
+        Ok(new)
+    }
+
+    /// The same, with every thread once more.
+    ///
+    /// # Errors
+    /// When the threads cannot be listed.
+    pub fn begin_again(&mut self) -> Result<()> {
+        self.waiting = noted(&self.threads.may_send()?);
+        Ok(())
     }
 
     /// Looks again, and returns those that may still be in a redirect. None: no message is on its
@@ -65,9 +73,14 @@ impl Quiesce {
             .into_iter()
             .filter(|thread| before.get(&thread.tid) == Some(&thread.user_ns))
             .collect();
-        self.waiting = still.iter().map(|now| (now.tid, now.user_ns)).collect();
+        self.waiting = noted(&still);
         Ok(still.iter().map(Sender::from).collect())
     }
+}
+
+/// By their numbers, with their time in user mode.
+fn noted(threads: &[Thread]) -> HashMap<u32, u64> {
+    threads.iter().map(|one| (one.tid, one.user_ns)).collect()
 }
 
 impl From<&Thread> for Sender {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{hint, process, ptr, slice};
+use std::{hint, mem, process, ptr, slice};
 
 use common::late_page::{LatePage, PAGE, call_until_asleep, send_until_asleep};
 use common::stage::Stage;
@@ -149,48 +149,29 @@ fn send_traced(sock: &TcpStream) -> Result<libc::pid_t> {
         }
     }
     stopped(child)?;
-    trace(
-        libc::PTRACE_SETOPTIONS,
-        child,
-        libc::PTRACE_O_EXITKILL as usize,
-    )?;
-    let at = std::mem::offset_of!(libc::user_regs_struct, rax);
-    let number = std::mem::offset_of!(libc::user_regs_struct, orig_rax);
+    let options = libc::PTRACE_O_EXITKILL as usize;
+    trace(libc::PTRACE_SETOPTIONS, child, 0, options)?;
+    let number = mem::offset_of!(libc::user_regs_struct, orig_rax);
     loop {
-        trace(libc::PTRACE_SYSCALL, child, 0)?;
+        trace(libc::PTRACE_SYSCALL, child, 0, 0)?;
         stopped(child)?;
-        if trace(libc::PTRACE_PEEKUSER, child, number)? == libc::SYS_write {
+        if trace(libc::PTRACE_PEEKUSER, child, number, 0)? == libc::SYS_write {
             break;
         }
     }
-    // SAFETY: the offset is that of a register.
-    let done = unsafe { libc::ptrace(libc::PTRACE_POKEUSER, child, at, 0) };
-    assert_eq!(done, 0, "{}", io::Error::last_os_error());
-    trace(libc::PTRACE_CONT, child, 0)?;
-    let stack = format!("/proc/{child}/stack");
-    let asleep = || fs::read_to_string(&stack).is_ok_and(|stack| stack.contains("lock_sock"));
-    wait_for("the child to wait for the lock", SOON, asleep)?;
+    let value = mem::offset_of!(libc::user_regs_struct, rax);
+    trace(libc::PTRACE_POKEUSER, child, value, 0)?;
+    trace(libc::PTRACE_CONT, child, 0, 0)?;
+    let waits = || who_waits(child.cast_unsigned()).is_ok();
+    wait_for("the child to wait for the lock", SOON, waits)?;
     Ok(child)
 }
 
-fn trace(request: libc::c_uint, child: libc::pid_t, at: usize) -> io::Result<i64> {
+fn trace(request: libc::c_uint, child: libc::pid_t, at: usize, data: usize) -> io::Result<i64> {
     // SAFETY: none of the requests that are made writes memory of this process.
-    let answer = unsafe {
-        libc::ptrace(
-            request,
-            child,
-            if request == libc::PTRACE_PEEKUSER {
-                at
-            } else {
-                0
-            },
-            at,
-        )
-    };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(answer)
+    match unsafe { libc::ptrace(request, child, at, data) } {
+        answer if answer < 0 => Err(io::Error::last_os_error()),
+        answer => Ok(answer),
     }
 }
 
@@ -212,7 +193,7 @@ fn is_not_waited_for(cgroup: &Cgroup, goes_on: GoesOn) -> Result {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing, and no call is to go on after it.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = nothing as *const () as usize;
         libc::sigaction(libc::SIGUSR1, &raw const action, ptr::null_mut());
     }

@@ -12,6 +12,7 @@
 
 #include "maps.h"
 #include "sock.h"
+#include "task.h"
 
 /* From Linux 6.13 on, the highest bit of the nanoseconds tells whether somebody asked for them
  * (I_CTIME_QUERIED, include/linux/fs.h).
@@ -52,9 +53,6 @@ static __always_inline bool read_program(struct task_struct *task, struct progra
 	read_ctime(inode, to);
 	return true;
 }
-
-/* include/linux/sched.h: a thread that the kernel made for a ring */
-#define PF_IO_WORKER 0x10
 
 /* Whether the thread, or the first one of its process, has used io_uring. A socket that enters a sockmap
  * after it has got a file takes no IORING_OP_SEND_ZC any more, for good: EOPNOTSUPP (sock_map_link,

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 14,
+	BEELINE_ABI = 15,
 };
 
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host

@@ -12,6 +12,7 @@
 #include "lib/fit.h"
 #include "lib/hist.h"
 #include "lib/maps.h"
+#include "lib/overlap.h"
 #include "lib/rest.h"
 #include "lib/sock.h"
 
@@ -99,13 +100,23 @@ static __always_inline bool is_of(struct candidate *both, struct end *end, struc
 	return own->cookie == sock_cookie(sk);
 }
 
-static __always_inline bool enter_maps(struct tcp_sock *tp, struct handshake *own)
+static __always_inline bool enter_sockmaps(struct tcp_sock *tp, struct handshake *own)
 {
 	if (bpf_map_update_elem(&socks, own, tp, BPF_NOEXIST))
 		return false;
 	if (!bpf_map_update_elem(&targets, own, tp, BPF_NOEXIST))
 		return true;
 	bpf_map_delete_elem(&socks, own);
+	return false;
+}
+
+static __always_inline bool enter_maps(struct tcp_sock *tp, struct handshake *own)
+{
+	__u64 cookie = sock_cookie((struct sock *)tp);
+
+	if (expect(cookie, READ(tcp_sock, tp, rcv_nxt)) && enter_sockmaps(tp, own))
+		return true;
+	expect_no_more(cookie);
 	return false;
 }
 
@@ -121,7 +132,7 @@ static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
 	 */
 	if (end->retiring || is_wanted((struct sock *)tp)) {
 		bpf_map_delete_elem(&targets, &own);
-		bpf_map_delete_elem(&socks, &own);
+		leave_socks((struct sock *)tp, &own);
 		return false;
 	}
 	/* It sends over the kernel path until all that it sent before has arrived. */

@@ -10,6 +10,7 @@
 #include "lib/chosen.h"
 #include "lib/keepalive.h"
 #include "lib/maps.h"
+#include "lib/overlap.h"
 #include "lib/rest.h"
 #include "lib/sock.h"
 
@@ -35,6 +36,6 @@ int beeline_release(struct bpf_iter__tcp *ctx)
 	give_back_keepalive(tp, end);
 	/* The owner of the lock is this iterator, which is inside no call. */
 	if (may_leave(sk, 0))
-		bpf_map_delete_elem(&socks, &own);
+		leave_socks(sk, &own);
 	return 0;
 }

@@ -22,6 +22,7 @@
 #include "lib/hist.h"
 #include "lib/leave.h"
 #include "lib/maps.h"
+#include "lib/overlap.h"
 #include "lib/padding.h"
 #include "lib/peer.h"
 #include "lib/program.h"
@@ -232,8 +233,7 @@ static __always_inline enum reason unsuitable(struct sock *sk)
 	return set && set->mode == MODE_ON ? unfit(sk) : REASON_DETACHING;
 }
 
-/* Puts the socket of a sock_ops context into both maps. */
-static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct handshake *own)
+static __always_inline enum reason enter_sockmaps(struct bpf_sock_ops *ops, struct handshake *own)
 {
 	long err = bpf_sock_hash_update(ops, &socks, own, BPF_NOEXIST);
 
@@ -246,6 +246,19 @@ static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct h
 		return REASON_MAP_FULL;
 	}
 	return REASON_NONE;
+}
+
+/* Puts the socket of a sock_ops context into the maps. */
+static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct handshake *own)
+{
+	/* From here on the socket has one, which the event tells and the peer compares. */
+	__u64 cookie = bpf_get_socket_cookie(ops);
+	enum reason reason =
+		expect(cookie, own->rcv_nxt) ? enter_sockmaps(ops, own) : REASON_MAP_FULL;
+
+	if (reason)
+		expect_no_more(cookie);
+	return reason;
 }
 
 static __always_inline struct end *new_end(struct bpf_sock_ops *ops, struct handshake own,
@@ -277,8 +290,6 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 
 	if (!ctx_sk || !end || !sums)
 		return REASON_MAP_FULL;
-	/* From here on the socket has one, which the event tells and the peer compares. */
-	bpf_get_socket_cookie(ops);
 	reason = enter_maps(ops, &own);
 	if (reason) {
 		bpf_sk_storage_delete(&ends, ctx_sk);
@@ -487,6 +498,7 @@ static __noinline void closed(struct sock *sk, struct end *end)
 		end->flags & END_WAITING ? (void *)&waiting : (void *)&conns, &client);
 	if (was_never_enrolled(end))
 		return;
+	expect_no_more(sock_cookie(sk));
 	settle(end, !other_closed);
 	add(&sums->closed, 1);
 	add(&sums->closed_redirected_bytes, end->redirected_bytes);
@@ -752,9 +764,9 @@ static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *e
  * (docs/decisions/0007-one-queue.md).
  */
 SEC("sk_skb/stream_verdict")
-int beeline_stream_verdict(struct __sk_buff *skb __attribute__((unused)))
+int beeline_stream_verdict(struct __sk_buff *skb)
 {
-	return SK_PASS;
+	return cut_overlap(skb) ? SK_PASS : SK_DROP;
 }
 
 /* Runs under the socket lock for every message of an enrolled socket.

@@ -95,9 +95,11 @@ struct socket_wq {
 	wait_queue_head_t wait;
 };
 
-struct sk_buff;
-
 /* include/linux/skbuff.h */
+struct sk_buff {
+	char cb[48]; /* of whoever has it: of TCP a struct tcp_skb_cb */
+};
+
 struct sk_buff_head {
 	__u32 qlen;
 };
@@ -281,6 +283,12 @@ struct tcp_sock {
 	__u8 bpf_sock_ops_cb_flags;
 	bool is_mptcp;
 	struct request_sock *fastopen_rsk;
+};
+
+/* include/net/tcp.h */
+struct tcp_skb_cb {
+	__u32 seq;
+	__u32 end_seq; /* SYN and FIN count */
 };
 
 struct tcp_request_sock {

@@ -17,13 +17,14 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 22] = [
+pub(crate) const SHARED: [&str; 23] = [
     FIRST,
     "offers",
     "conns",
     "waiting",
     "socks",
     "targets",
+    "expected",
     "ends",
     "programs",
     "listeners",

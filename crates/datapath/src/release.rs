@@ -36,7 +36,7 @@ impl Release {
     /// # Errors
     /// When the kernel refuses the iterator or its map.
     pub(crate) fn load(maps: &Maps, sockets: usize) -> Result<Self> {
-        const USED: &[&str] = &["ends", "socks"];
+        const USED: &[&str] = &["ends", "socks", "expected"];
         let mut open = object::open_sharing(object::RELEASE, "release", maps, USED)?;
         chosen::size(&mut open, sockets)?;
         let object = open

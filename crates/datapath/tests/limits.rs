@@ -11,7 +11,7 @@ use datapath::abi::{Handshake, Reason, Wire};
 use datapath::adopt::Adopter;
 use datapath::ends::Tallied;
 use datapath::socket::Options;
-use libbpf_rs::MapCore;
+use libbpf_rs::{MapCore, MapFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{accept, connect, listen, pair, stream};
@@ -102,7 +102,7 @@ kernel_test! {
     }
 
     /// Only one of them is full.
-    fn both_maps_have_an_end_or_none(cgroup: &Cgroup) -> Result {
+    fn every_map_has_an_end_or_none(cgroup: &Cgroup) -> Result {
         let stage = Stage::new()?;
         let others = stage.pair()?;
         let bed = Bed::with(cgroup, Options { connections: 1, ..Options::default() })?;
@@ -110,19 +110,30 @@ kernel_test! {
         let blocking = stage.blocking_pair()?;
         unblock(&blocking)?;
         let keys = [1, 2].map(|n| Handshake { snd_nxt: n, rcv_nxt: n });
+        let others_cookies = [1_u64, 2].map(u64::to_ne_bytes);
         for (key, other) in keys.into_iter().zip([&others.0, &others.1]) {
             bed.put("targets", key, other)?;
         }
         let left = stage.pair()?;
         adopter.look()?;
         expect_reasons(&bed.totals()?, &[(Reason::Blocking, 1), (Reason::MapFull, 1)]);
-        assert_eq!((bed.get("socks").keys().count(), bed.conns().len()), (0, 0));
+        let counts = || ["socks", "conns", "expected"].map(|map| bed.get(map).keys().count());
+        assert_eq!(counts(), [0; 3]);
         for key in keys {
             bed.get("targets").delete(key.bytes())?;
         }
+        for cookie in others_cookies {
+            bed.get("expected").update(&cookie, &[0; 4], MapFlags::NO_EXIST)?;
+        }
+        let also_left = stage.pair()?;
+        adopter.look()?;
+        assert_eq!(counts(), [0, 0, 2]);
+        for cookie in others_cookies {
+            bed.get("expected").delete(&cookie)?;
+        }
         adopter.look()?;
         assert_eq!(bed.enrolled().len(), 2);
-        for (a, b) in [left, blocking] {
+        for (a, b) in [left, also_left, blocking] {
             exchange(&a, &b, 100_000)?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 #define BEELINE_LEAVE_H
 
 #include "maps.h"
+#include "overlap.h"
 #include "rest.h"
 #include "sock.h"
 
@@ -92,7 +93,7 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 	    ((peer & (SIDE_REDIRECTS | SIDE_SETTLED)) == SIDE_REDIRECTS &&
 	     !others_sleep(sock_of(peer_side(conn, end)), 0)))
 		return;
-	bpf_map_delete_elem(&socks, &own);
+	leave_socks(sk, &own);
 	/* No message will say it. */
 	end->tx = TX_KERNEL;
 	end->tx_reason = conn->leaves ?: is_blocking(sk) ? REASON_BLOCKING : REASON_OPTION;

@@ -24,6 +24,7 @@ use testbed::{Cgroup, NetNs, Node, Pod, traffic, wait_for};
 pub mod late_page;
 pub mod other;
 pub mod part;
+pub mod segment;
 pub mod stage;
 pub mod unheeded;
 
@@ -125,6 +126,7 @@ impl Bed {
                 && self.conns().is_empty()
                 && self.offers().is_empty()
                 && self.waiting().is_empty()
+                && self.get("expected").keys().next().is_none()
         };
         wait_for("the end of every record", SOON, empty).map_err(|error| {
             format!(

@@ -1,0 +1,201 @@
+//! Segments that begin with what came before, as when a sender sends two of its own again as one: nobody reads that
+//! twice. Here all takes the kernel path, at sockets that are enrolled.
+
+mod common;
+
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::thread;
+use std::time::Instant;
+
+use common::segment::Forger;
+use common::stage::{Stage, unblock};
+use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, set_option, unread, unsent};
+use datapath::abi::{Mode, Reason};
+use datapath::adopt::Adopter;
+use datapath::drain;
+use libbpf_rs::MapCore;
+use testbed::traffic::pattern::Pattern;
+use testbed::traffic::{self, pair, stream};
+use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
+
+/// Of IPv4, and of TCP with time stamps.
+const HEADERS: usize = 20 + 32;
+
+/// How many sockets have a number that is expected.
+fn expected(bed: &Bed) -> usize {
+    bed.get("expected").keys().count()
+}
+
+fn piece(pattern: &mut Pattern, len: usize) -> Vec<u8> {
+    let mut piece = vec![0; len];
+    pattern.fill(&mut piece);
+    piece
+}
+
+fn read_exactly(sock: &TcpStream, seed: u64, len: usize) -> Result {
+    let mut got = vec![0; len];
+    traffic::read_all(sock, &mut got)?;
+    assert_eq!(
+        Pattern::new(seed).differs(&got),
+        None,
+        "the first wrong byte"
+    );
+    Ok(())
+}
+
+/// Segments to one end of a connection that get lost, in nft's words.
+fn to(end: &TcpStream, which: &str) -> Result<String> {
+    Ok(format!("tcp dport {} {which}", end.local_addr()?.port()))
+}
+
+/// The first piece arrives, but not its acknowledgement; the second gets lost. TCP sends both again as one.
+fn sent_again_as_one(
+    ns: [&NetNs; 2],
+    (a, b): &(TcpStream, TcpStream),
+    sizes: [usize; 2],
+) -> Result {
+    set_option(a, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    let second = format!("meta length {}", sizes[1] + HEADERS);
+    let _lost = [
+        Dropping::arriving(ns[0], &to(a, "")?)?,
+        Dropping::arriving(ns[1], &to(b, &second)?)?,
+    ];
+    let seed = seed();
+    let mut pattern = Pattern::new(seed);
+    for size in sizes {
+        traffic::write_all(a, &piece(&mut pattern, size))?;
+    }
+    read_exactly(b, seed, sizes[0] + sizes[1])
+}
+
+/// A connection between two pods that does not redirect any more.
+fn kernel_path(cgroup: &Cgroup) -> Result<(Bed, Stage, (TcpStream, TcpStream))> {
+    let (bed, stage) = (Bed::on(cgroup)?, Stage::new()?);
+    let both = stage.pair()?;
+    bed.set_mode(Mode::Detaching)?;
+    Ok((bed, stage, both))
+}
+
+kernel_test! {
+    fn two_segments_that_come_again_as_one(cgroup: &Cgroup) -> Result {
+        let (_bed, stage, both) = kernel_path(cgroup)?;
+        sent_again_as_one([&stage.client, &stage.web], &both, [1000, 400])
+    }
+
+    /// More than is cut off at once, MAX_CUT in bpf/lib/overlap.h.
+    fn two_large_segments_that_come_again_as_one(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let pod = Node::new()?.pod("pod")?;
+        let both = pair(&pod, &pod, Ipv4Addr::LOCALHOST)?;
+        bed.set_mode(Mode::Detaching)?;
+        sent_again_as_one([&pod, &pod], &both, [14_000, 13_000])
+    }
+
+    fn end_of_the_stream_that_comes_with_all_of_it(cgroup: &Cgroup) -> Result {
+        const LEN: usize = 1000;
+        let (_bed, stage, (a, b)) = kernel_path(cgroup)?;
+        let _lost = [
+            Dropping::arriving(&stage.client, &to(&a, "")?)?,
+            Dropping::arriving(&stage.web, &to(&b, &format!("meta length {HEADERS}"))?)?,
+        ];
+        let seed = seed();
+        traffic::write_all(&a, &piece(&mut Pattern::new(seed), LEN))?;
+        a.shutdown(Shutdown::Write)?;
+        read_exactly(&b, seed, LEN)?;
+        assert_eq!(traffic::read(&b, &mut [0; 1])?, 0);
+        Ok(())
+    }
+
+    fn segments_out_of_order_that_overlap(cgroup: &Cgroup) -> Result {
+        let (bed, stage, (a, b)) = kernel_path(cgroup)?;
+        let ends = bed.ends()?;
+        let own = ends.iter().find(|end| end.end.is_client()).ok_or("no client")?.end.own;
+        let _unheard = Dropping::arriving(&stage.client, &to(&a, "")?)?;
+        let forger = Forger::of(&stage.client, &a)?;
+        let seed = seed();
+        let all = piece(&mut Pattern::new(seed), 900);
+        // The last one holds what nobody has seen but the byte before it.
+        for part in [200..400, 300..500, 450..700, 0..250, 699..900] {
+            let seq = own.snd_nxt.wrapping_add(u32::try_from(part.start)?);
+            forger.send(seq, own.rcv_nxt, &all[part])?;
+        }
+        wait_for("all of it", SOON, || unread(&b) >= all.len())?;
+        assert_eq!(unread(&b), all.len());
+        read_exactly(&b, seed, all.len())
+    }
+
+    /// What came before it was enrolled counts, too.
+    fn first_segment_after_the_adoption(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let adopter = Adopter::load(&bed)?;
+        let stage = Stage::new()?;
+        let both = stage.blocking_pair()?;
+        let (a, b) = &both;
+        set_option(a, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        let _unheard = Dropping::arriving(&stage.client, &to(a, "")?)?;
+        traffic::write_all(a, b"old")?;
+        let mut got = [0; 3];
+        traffic::read_all(b, &mut got)?;
+        let lost = Dropping::arriving(&stage.web, PLAIN_ACKS)?;
+        traffic::write_all(a, b"new")?;
+        unblock(&both)?;
+        adopter.look()?;
+        assert_eq!((bed.enrolled().len(), expected(&bed)), (2, 2));
+        lost.end()?;
+        traffic::read_all(b, &mut got)?;
+        assert_eq!(&got, b"new");
+        Ok(())
+    }
+
+    /// Whatever TCP does about segments that get lost.
+    fn stream_of_which_segments_get_lost(cgroup: &Cgroup) -> Result {
+        let (_bed, stage, (a, b)) = kernel_path(cgroup)?;
+        let _lost = [
+            Dropping::arriving(&stage.client, &to(&a, "numgen random mod 10 == 0")?)?,
+            Dropping::arriving(&stage.web, &to(&b, "numgen random mod 20 == 0")?)?,
+        ];
+        let seed = seed();
+        let sender = thread::spawn(move || stream::send(&a, seed, LARGE, 3000));
+        read_exactly(&b, seed, usize::try_from(LARGE)?)?;
+        sender.join().expect("the sender panicked")?;
+        Ok(())
+    }
+
+    /// For what its connection carries, or because it was asked to.
+    fn nothing_is_expected_of_a_socket_that_has_left(cgroup: &Cgroup) -> Result {
+        let (bed, stage) = (Bed::on(cgroup)?, Stage::new()?);
+        let [(a, b), (_c, _d)] = [stage.pair()?, stage.pair()?];
+        assert_eq!(expected(&bed), 4);
+        set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 2)?;
+        let left = || -> Result<usize> {
+            traffic::write_all(&a, b"hello")?;
+            traffic::read_all(&b, &mut [0; 5])?;
+            Ok(expected(&bed))
+        };
+        wait_for("the reader to leave", SOON, || left().is_ok_and(|left| left == 3))?;
+        drain::retire(&bed, &bed.conns(), Reason::Retired, Instant::now() + SOON, |_| {})?;
+        assert_eq!((bed.enrolled().len(), expected(&bed)), (0, 0));
+        Ok(())
+    }
+
+    fn nothing_is_expected_of_a_socket_that_is_closed(cgroup: &Cgroup) -> Result {
+        let (bed, _stage, both) = kernel_path(cgroup)?;
+        assert_eq!(expected(&bed), 2);
+        drop(both);
+        bed.emptied()?;
+        assert_eq!(expected(&bed), 0);
+        Ok(())
+    }
+
+    /// As when the kernel had no memory to cut off what came before.
+    fn nothing_more_comes_where_nothing_is_expected(cgroup: &Cgroup) -> Result {
+        let (bed, _stage, (a, b)) = kernel_path(cgroup)?;
+        for cookie in bed.get("expected").keys() {
+            bed.get("expected").delete(&cookie)?;
+        }
+        traffic::write_all(&a, b"hello")?;
+        wait_for("it to be acknowledged", SOON, || unsent(&a) == 0)?;
+        assert_eq!(unread(&b), 0);
+        Ok(())
+    }
+}

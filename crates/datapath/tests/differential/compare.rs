@@ -214,16 +214,6 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
-        name: "nothing unacknowledged",
-        row: "`SIOCOUTQ` after a reset",
-        matches: |past, found| {
-            let less = matches!(&found.what, What::Call(Some(plain), Some(fast))
-                if (0..plain.ret).contains(&fast.ret));
-            let over = (0..2).any(|end| past.closed[end] || past.shut[end]);
-            less && over && matches!(found.step.call.innermost(), Call::Outq)
-        },
-    },
-    Known {
         name: "largest window",
         row: "`SIOCOUTQ` after `connect(AF_UNSPEC)`",
         matches: |past, found| {
@@ -231,6 +221,16 @@ pub const KNOWN: &[Known] = &[
                 if plain.ret > 0 && fast.ret > 0);
             both && past.closed[found.step.side as usize]
                 && matches!(found.step.call.innermost(), Call::Outq)
+        },
+    },
+    Known {
+        name: "nothing unacknowledged",
+        row: "`SIOCOUTQ` after a reset",
+        matches: |past, found| {
+            let less = matches!(&found.what, What::Call(Some(plain), Some(fast))
+                if (0..plain.ret).contains(&fast.ret));
+            let over = (0..2).any(|end| past.closed[end] || past.shut[end]);
+            less && over && matches!(found.step.call.innermost(), Call::Outq)
         },
     },
     Known {

@@ -14,6 +14,12 @@ enum abi_version {
 	BEELINE_ABI = 15,
 };
 
+/* The next segment for a socket that is enrolled, over the kernel path. */
+struct expected {
+	__u32 seq; /* number of its first byte, if all before was cut off */
+	__u32 lost; /* something could not be cut off: nothing more may come */
+};
+
 /* What names a connection: the sequence numbers of its handshake as one end sees them, in host
  * byte order. The peer's view is the mirror image. They pass NAT unchanged and do not change
  * while the connection lives.

@@ -481,7 +481,7 @@ static __noinline void packet_comes(struct bpf_sock_ops *ops, struct sock *sk)
 /* The connection of an enrolled socket is over. If nothing waits there, not even the end of the
  * stream, what its program calls from now on is TCP's to answer.
  */
-static __noinline void closed(struct sock *sk, struct end *end)
+static __noinline void closed(struct sock *sk, struct end *end, int state)
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct totals *sums = get_totals();
@@ -498,7 +498,8 @@ static __noinline void closed(struct sock *sk, struct end *end)
 		end->flags & END_WAITING ? (void *)&waiting : (void *)&conns, &client);
 	if (was_never_enrolled(end))
 		return;
-	expect_no_more(sock_cookie(sk));
+	if (!last_segment_follows(sk, state))
+		expect_no_more(sock_cookie(sk));
 	settle(end, !other_closed);
 	add(&sums->closed, 1);
 	add(&sums->closed_redirected_bytes, end->redirected_bytes);
@@ -538,7 +539,7 @@ static __always_inline void state_changes(struct bpf_sock_ops *ops, struct sock 
 	} else if (ops->args[1] == BPF_TCP_CLOSE) {
 		/* A socket may be disconnected, and live on. */
 		hold_sender(ops, sk, end, false);
-		closed(sk, end);
+		closed(sk, end, ops->args[0]);
 	} else if (ops->args[0] == BPF_TCP_CLOSE) {
 		forget(ops, sk, end);
 	}

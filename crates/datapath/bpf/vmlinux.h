@@ -97,6 +97,7 @@ struct socket_wq {
 
 /* include/linux/skbuff.h */
 struct sk_buff {
+	struct sock *sk;
 	char cb[48]; /* of whoever has it: of TCP a struct tcp_skb_cb */
 };
 
@@ -132,6 +133,7 @@ typedef struct refcount_struct {
 } refcount_t;
 
 enum sock_flags {
+	SOCK_DONE = 1,
 	SOCK_KEEPOPEN = 3,
 	SOCK_RCVTSTAMP = 11,
 	SOCK_ZEROCOPY = 21,

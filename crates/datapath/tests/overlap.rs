@@ -5,21 +5,27 @@ mod common;
 
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::segment::Forger;
 use common::stage::{Stage, unblock};
-use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, set_option, unread, unsent};
+use common::{
+    Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, set_option, tcp_info, unread, unsent,
+};
 use datapath::abi::{Mode, Reason};
 use datapath::adopt::Adopter;
 use datapath::drain;
-use libbpf_rs::MapCore;
+use libbpf_rs::{MapCore, MapFlags};
+use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
 use testbed::traffic::{self, pair, stream};
 use testbed::{Cgroup, NetNs, Node, kernel_test, wait_for};
 
 /// Of IPv4, and of TCP with time stamps.
 const HEADERS: usize = 20 + 32;
+
+/// Of enum in include/net/tcp_states.h.
+const FIN_WAIT2: u8 = 5;
 
 /// How many sockets have a number that is expected.
 fn expected(bed: &Bed) -> usize {
@@ -68,6 +74,29 @@ fn sent_again_as_one(
     read_exactly(b, seed, sizes[0] + sizes[1])
 }
 
+/// A piece arrives, but not its acknowledgement; the end of the stream gets lost. TCP sends both again as one.
+fn sent_again_with_its_end(stage: &Stage, (a, b): &(TcpStream, TcpStream)) -> Result {
+    const LEN: usize = 1000;
+    let alone = format!("meta length {HEADERS}");
+    let lost = [
+        Dropping::arriving(&stage.client, &to(a, "")?)?,
+        Dropping::arriving(&stage.web, &to(b, &alone)?)?,
+    ];
+    let seed = seed();
+    traffic::write_all(a, &piece(&mut Pattern::new(seed), LEN))?;
+    a.shutdown(Shutdown::Write)?;
+    read_exactly(b, seed, LEN)?;
+    assert_eq!(traffic::read(b, &mut [0; 1])?, 0);
+    lost.into_iter().try_for_each(Dropping::end)
+}
+
+/// The stream of `sock` has, and its peer has said that it knows.
+fn has_ended(sock: &TcpStream, peer: &TcpStream) -> Result {
+    assert_eq!(traffic::read(peer, &mut [0; 1])?, 0);
+    let known = || tcp_info(sock).tcpi_state == FIN_WAIT2;
+    Ok(wait_for("the acknowledgement", SOON, known)?)
+}
+
 /// A connection between two pods that does not redirect any more.
 fn kernel_path(cgroup: &Cgroup) -> Result<(Bed, Stage, (TcpStream, TcpStream))> {
     let (bed, stage) = (Bed::on(cgroup)?, Stage::new()?);
@@ -92,17 +121,21 @@ kernel_test! {
     }
 
     fn end_of_the_stream_that_comes_with_all_of_it(cgroup: &Cgroup) -> Result {
-        const LEN: usize = 1000;
-        let (_bed, stage, (a, b)) = kernel_path(cgroup)?;
-        let _lost = [
-            Dropping::arriving(&stage.client, &to(&a, "")?)?,
-            Dropping::arriving(&stage.web, &to(&b, &format!("meta length {HEADERS}"))?)?,
-        ];
-        let seed = seed();
-        traffic::write_all(&a, &piece(&mut Pattern::new(seed), LEN))?;
-        a.shutdown(Shutdown::Write)?;
-        read_exactly(&b, seed, LEN)?;
-        assert_eq!(traffic::read(&b, &mut [0; 1])?, 0);
+        let (bed, stage, both) = kernel_path(cgroup)?;
+        sent_again_with_its_end(&stage, &both)?;
+        drop(both);
+        bed.emptied()?;
+        Ok(())
+    }
+
+    /// The socket is closed before its last segment is in the queue.
+    fn end_of_both_streams_that_comes_with_all_of_one(cgroup: &Cgroup) -> Result {
+        let (bed, stage, both) = kernel_path(cgroup)?;
+        both.1.shutdown(Shutdown::Write)?;
+        has_ended(&both.1, &both.0)?;
+        sent_again_with_its_end(&stage, &both)?;
+        drop(both);
+        bed.emptied()?;
         Ok(())
     }
 
@@ -178,20 +211,63 @@ kernel_test! {
         Ok(())
     }
 
-    fn nothing_is_expected_of_a_socket_that_is_closed(cgroup: &Cgroup) -> Result {
-        let (bed, _stage, both) = kernel_path(cgroup)?;
+    fn nothing_is_expected_when_both_streams_have_ended(cgroup: &Cgroup) -> Result {
+        let (bed, _stage, (a, b)) = kernel_path(cgroup)?;
         assert_eq!(expected(&bed), 2);
-        drop(both);
+        for end in [&a, &b] {
+            end.shutdown(Shutdown::Write)?;
+        }
+        Ok(wait_for("the ends", SOON, || expected(&bed) == 0)?)
+    }
+
+    fn nothing_is_expected_of_a_socket_that_was_reset(cgroup: &Cgroup) -> Result {
+        let (bed, _stage, (a, b)) = kernel_path(cgroup)?;
+        b.shutdown(Shutdown::Write)?;
+        has_ended(&b, &a)?;
+        SockRef::from(&a).set_linger(Some(Duration::ZERO))?;
+        drop(a);
+        Ok(wait_for("the reset", SOON, || expected(&bed) == 0)?)
+    }
+
+    /// The end of the other stream comes with the acknowledgement of its own.
+    fn nothing_is_expected_of_a_socket_that_nobody_has(cgroup: &Cgroup) -> Result {
+        let (bed, stage, (a, b)) = kernel_path(cgroup)?;
+        let _lost = Dropping::arriving(&stage.client, &to(&a, PLAIN_ACKS)?)?;
+        drop(a);
+        assert_eq!(traffic::read(&b, &mut [0; 1])?, 0);
+        drop(b);
         bed.emptied()?;
         assert_eq!(expected(&bed), 0);
         Ok(())
     }
 
+    /// When its socket is closed, nobody has looked at it yet.
+    fn what_came_before_a_reset_is_read_by_who_accepts_later(cgroup: &Cgroup) -> Result {
+        let (bed, stage) = (Bed::on(cgroup)?, Stage::new()?);
+        let (listener, addr) = stage.web.listen((stage.web.ip(), 0))?;
+        let a = stage.client.connect(addr)?;
+        wait_for("the server's end", SOON, || expected(&bed) == 2)?;
+        bed.set_mode(Mode::Detaching)?;
+        traffic::write_all(&a, b"hello")?;
+        a.shutdown(Shutdown::Write)?;
+        wait_for("it to be acknowledged", SOON, || unsent(&a) == 0)?;
+        SockRef::from(&a).set_linger(Some(Duration::ZERO))?;
+        drop(a);
+        wait_for("the reset", SOON, || expected(&bed) == 0)?;
+        let mut got = [0; 5];
+        traffic::read_all(&traffic::accept(&listener)?, &mut got)?;
+        assert_eq!(&got, b"hello");
+        Ok(())
+    }
+
     /// As when the kernel had no memory to cut off what came before.
-    fn nothing_more_comes_where_nothing_is_expected(cgroup: &Cgroup) -> Result {
+    fn nothing_more_comes_behind_what_could_not_be_cut_off(cgroup: &Cgroup) -> Result {
         let (bed, _stage, (a, b)) = kernel_path(cgroup)?;
-        for cookie in bed.get("expected").keys() {
-            bed.get("expected").delete(&cookie)?;
+        let expected = bed.get("expected");
+        for cookie in expected.keys() {
+            let seq = expected.lookup(&cookie, MapFlags::ANY)?.ok_or("it is gone")?;
+            let lost = [&seq[..4], &1_u32.to_ne_bytes()].concat();
+            expected.update(&cookie, &lost, MapFlags::EXIST)?;
         }
         traffic::write_all(&a, b"hello")?;
         wait_for("it to be acknowledged", SOON, || unsent(&a) == 0)?;

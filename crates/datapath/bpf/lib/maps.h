@@ -72,15 +72,13 @@ struct {
 	__type(value, __u64);
 } targets SEC(".maps");
 
-/* The sequence number of the byte that comes next over the kernel path into the queue of a socket in `socks`, by its
- * cookie: lib/overlap.h.
- */
+/* What comes next over the kernel path into the queue of a socket in `socks`, by its cookie: lib/overlap.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 2 * DEFAULT_CONNECTIONS);
 	__type(key, __u64);
-	__type(value, __u32);
+	__type(value, struct expected);
 } expected SEC(".maps");
 
 /* What is known of programs; user space writes it. */

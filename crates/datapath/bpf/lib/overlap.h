@@ -23,7 +23,9 @@
 /* A socket enters the maps. Nothing is in TCP's receive queue. */
 static __always_inline bool expect(__u64 cookie, __u32 seq)
 {
-	return !bpf_map_update_elem(&expected, &cookie, &seq, BPF_ANY);
+	struct expected next = { .seq = seq };
+
+	return !bpf_map_update_elem(&expected, &cookie, &next, BPF_ANY);
 }
 
 static __always_inline void expect_no_more(__u64 cookie)
@@ -60,23 +62,39 @@ static __always_inline bool cut(struct __sk_buff *skb, __u32 len)
 	return !overlap.len;
 }
 
+/* The end of both streams: the socket is closed when its last segment is in TCP's receive queue, and still on its way
+ * into the psock's (tcp_fin, tcp_data_queue, net/ipv4/tcp_input.c, 6.18).
+ */
+static __always_inline bool last_segment_follows(struct sock *sk, int state)
+{
+	return state == BPF_TCP_FIN_WAIT2 && SOCK_FLAG(sk, SOCK_DONE) && sock_psock(sk);
+}
+
+static __always_inline bool was_last_segment(struct sock *sk)
+{
+	return READ(sock, sk, __sk_common.skc_state) == BPF_TCP_CLOSE &&
+	       !READ(sock, sk, sk_receive_queue.qlen);
+}
+
 /* Cuts off what came before. If that cannot be done, nothing more may come: no byte is read twice. */
 static __always_inline bool cut_overlap(struct __sk_buff *skb)
 {
 	__u64 cookie = bpf_get_socket_cookie(skb);
-	__u32 *next = bpf_map_lookup_elem(&expected, &cookie);
+	struct expected *next = bpf_map_lookup_elem(&expected, &cookie);
 	void *tcp = (void *)skb + bpf_core_field_offset(struct sk_buff, cb);
 	__s32 overlap;
+	bool lost;
 
-	if (!next)
-		return false;
-	overlap = *next - READ(tcp_skb_cb, tcp, seq);
-	if (overlap > 0 && !cut(skb, overlap)) {
+	if (!next) /* it was reset, and what came before that is read now for the first time */
+		return true;
+	overlap = next->seq - READ(tcp_skb_cb, tcp, seq);
+	if (overlap > 0 && !cut(skb, overlap))
+		next->lost = 1;
+	next->seq = READ(tcp_skb_cb, tcp, end_seq);
+	lost = next->lost;
+	if (was_last_segment(READ(sk_buff, skb, sk)))
 		expect_no_more(cookie);
-		return false;
-	}
-	*next = READ(tcp_skb_cb, tcp, end_seq);
-	return true;
+	return !lost;
 }
 
 #endif

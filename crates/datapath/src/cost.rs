@@ -54,12 +54,16 @@ pub fn watch(maps: &Maps, time: Duration) -> Result<Vec<Cost>> {
 
 /// The iterators of user space use the maps as well, for as long as a call takes.
 fn programs(maps: &Maps) -> Result<impl Iterator<Item = ProgramInfo> + use<>> {
-    let ends = maps.get("ends").info().map_err(Error::bpf("ask", "ends"))?;
-    let id = ends.info.id;
+    let ids = ["ends", "expected"].map(|name| {
+        let map = maps.get(name).info().map_err(Error::bpf("ask", name))?;
+        Ok(map.info.id)
+    });
+    let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
     let asked = ProgInfoQueryOptions::default()
         .include_map_ids(true)
         .include_jited_prog_insns(true);
-    Ok(ProgInfoIter::with_query_opts(asked).filter(move |info| info.map_ids.contains(&id)))
+    let uses = move |info: &ProgramInfo| info.map_ids.iter().any(|id| ids.contains(id));
+    Ok(ProgInfoIter::with_query_opts(asked).filter(uses))
 }
 
 /// The kernel counts until this is closed.

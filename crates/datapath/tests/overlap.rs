@@ -184,12 +184,12 @@ kernel_test! {
     fn stream_of_which_segments_get_lost(cgroup: &Cgroup) -> Result {
         let (_bed, stage, (a, b)) = kernel_path(cgroup)?;
         let _lost = [
-            Dropping::arriving(&stage.client, &to(&a, "numgen random mod 10 == 0")?)?,
-            Dropping::arriving(&stage.web, &to(&b, "numgen random mod 20 == 0")?)?,
+            Dropping::arriving(&stage.client, &to(&a, "numgen random mod 20 == 0")?)?,
+            Dropping::arriving(&stage.web, &to(&b, "numgen random mod 40 == 0")?)?,
         ];
         let seed = seed();
-        let sender = thread::spawn(move || stream::send(&a, seed, LARGE, 3000));
-        read_exactly(&b, seed, usize::try_from(LARGE)?)?;
+        let sender = thread::spawn(move || stream::send(&a, seed, LARGE / 4, 3000));
+        read_exactly(&b, seed, usize::try_from(LARGE / 4)?)?;
         sender.join().expect("the sender panicked")?;
         Ok(())
     }

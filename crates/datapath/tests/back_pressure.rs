@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::late_page::{LatePage, PAGE, call_until_asleep, read_until_asleep};
-use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, tcp_info};
+use common::{Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, read_exactly, seed, tcp_info};
 use datapath::abi::{Mode, Reason};
 use datapath::socket::Options;
 use testbed::traffic::pattern::Pattern;
@@ -70,13 +70,6 @@ impl Stream {
 /// Writes 4 KiB at a time until the socket refuses more.
 fn fill(sock: &mut TcpStream, pattern: &mut Pattern) -> Result<u64> {
     common::fill(sock, pattern, 4096)
-}
-
-fn read_exactly(sock: &TcpStream, pattern: &mut Pattern, len: u64) -> Result {
-    let mut got = vec![0; usize::try_from(len)?];
-    testbed::traffic::read_all(sock, &mut got)?;
-    assert_eq!(pattern.differs(&got), None);
-    Ok(())
 }
 
 /// What the client's end has sent: past the stack, and through it.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use common::segment::Forger;
 use common::stage::{Stage, unblock};
 use common::{
-    Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, seed, set_option, tcp_info, unread, unsent,
+    Bed, Dropping, LARGE, PLAIN_ACKS, Result, SOON, read_exactly, seed, set_option, tcp_info,
+    unread, unsent,
 };
 use datapath::abi::{Mode, Reason};
 use datapath::adopt::Adopter;
@@ -26,28 +27,6 @@ const HEADERS: usize = 20 + 32;
 
 /// Of enum in include/net/tcp_states.h.
 const FIN_WAIT2: u8 = 5;
-
-/// How many sockets have a number that is expected.
-fn expected(bed: &Bed) -> usize {
-    bed.get("expected").keys().count()
-}
-
-fn piece(pattern: &mut Pattern, len: usize) -> Vec<u8> {
-    let mut piece = vec![0; len];
-    pattern.fill(&mut piece);
-    piece
-}
-
-fn read_exactly(sock: &TcpStream, seed: u64, len: usize) -> Result {
-    let mut got = vec![0; len];
-    traffic::read_all(sock, &mut got)?;
-    assert_eq!(
-        Pattern::new(seed).differs(&got),
-        None,
-        "the first wrong byte"
-    );
-    Ok(())
-}
 
 /// Segments to one end of a connection that get lost, in nft's words.
 fn to(end: &TcpStream, which: &str) -> Result<String> {
@@ -69,23 +48,23 @@ fn sent_again_as_one(
     let seed = seed();
     let mut pattern = Pattern::new(seed);
     for size in sizes {
-        traffic::write_all(a, &piece(&mut pattern, size))?;
+        stream::send_from(a, &mut pattern, size as u64, size)?;
     }
-    read_exactly(b, seed, sizes[0] + sizes[1])
+    read_exactly(b, &mut Pattern::new(seed), pattern.offset())
 }
 
 /// A piece arrives, but not its acknowledgement; the end of the stream gets lost. TCP sends both again as one.
 fn sent_again_with_its_end(stage: &Stage, (a, b): &(TcpStream, TcpStream)) -> Result {
-    const LEN: usize = 1000;
+    const LEN: u64 = 1000;
     let alone = format!("meta length {HEADERS}");
     let lost = [
         Dropping::arriving(&stage.client, &to(a, "")?)?,
         Dropping::arriving(&stage.web, &to(b, &alone)?)?,
     ];
     let seed = seed();
-    traffic::write_all(a, &piece(&mut Pattern::new(seed), LEN))?;
+    stream::send(a, seed, LEN, LEN as usize)?;
     a.shutdown(Shutdown::Write)?;
-    read_exactly(b, seed, LEN)?;
+    read_exactly(b, &mut Pattern::new(seed), LEN)?;
     assert_eq!(traffic::read(b, &mut [0; 1])?, 0);
     lost.into_iter().try_for_each(Dropping::end)
 }
@@ -146,7 +125,8 @@ kernel_test! {
         let _unheard = Dropping::arriving(&stage.client, &to(&a, "")?)?;
         let forger = Forger::of(&stage.client, &a)?;
         let seed = seed();
-        let all = piece(&mut Pattern::new(seed), 900);
+        let mut all = [0; 900];
+        Pattern::new(seed).fill(&mut all);
         // The last one holds what nobody has seen but the byte before it.
         for part in [200..400, 300..500, 450..700, 0..250, 699..900] {
             let seq = own.snd_nxt.wrapping_add(u32::try_from(part.start)?);
@@ -154,7 +134,7 @@ kernel_test! {
         }
         wait_for("all of it", SOON, || unread(&b) >= all.len())?;
         assert_eq!(unread(&b), all.len());
-        read_exactly(&b, seed, all.len())
+        read_exactly(&b, &mut Pattern::new(seed), all.len() as u64)
     }
 
     /// What came before it was enrolled counts, too.
@@ -173,7 +153,7 @@ kernel_test! {
         traffic::write_all(a, b"new")?;
         unblock(&both)?;
         adopter.look()?;
-        assert_eq!((bed.enrolled().len(), expected(&bed)), (2, 2));
+        assert_eq!((bed.enrolled().len(), bed.expected()), (2, 2));
         lost.end()?;
         traffic::read_all(b, &mut got)?;
         assert_eq!(&got, b"new");
@@ -189,7 +169,7 @@ kernel_test! {
         ];
         let seed = seed();
         let sender = thread::spawn(move || stream::send(&a, seed, LARGE / 4, 3000));
-        read_exactly(&b, seed, usize::try_from(LARGE / 4)?)?;
+        read_exactly(&b, &mut Pattern::new(seed), LARGE / 4)?;
         sender.join().expect("the sender panicked")?;
         Ok(())
     }
@@ -198,26 +178,26 @@ kernel_test! {
     fn nothing_is_expected_of_a_socket_that_has_left(cgroup: &Cgroup) -> Result {
         let (bed, stage) = (Bed::on(cgroup)?, Stage::new()?);
         let [(a, b), (_c, _d)] = [stage.pair()?, stage.pair()?];
-        assert_eq!(expected(&bed), 4);
+        assert_eq!(bed.expected(), 4);
         set_option(&b, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 2)?;
         let left = || -> Result<usize> {
             traffic::write_all(&a, b"hello")?;
             traffic::read_all(&b, &mut [0; 5])?;
-            Ok(expected(&bed))
+            Ok(bed.expected())
         };
         wait_for("the reader to leave", SOON, || left().is_ok_and(|left| left == 3))?;
         drain::retire(&bed, &bed.conns(), Reason::Retired, Instant::now() + SOON, |_| {})?;
-        assert_eq!((bed.enrolled().len(), expected(&bed)), (0, 0));
+        assert_eq!((bed.enrolled().len(), bed.expected()), (0, 0));
         Ok(())
     }
 
     fn nothing_is_expected_when_both_streams_have_ended(cgroup: &Cgroup) -> Result {
         let (bed, _stage, (a, b)) = kernel_path(cgroup)?;
-        assert_eq!(expected(&bed), 2);
+        assert_eq!(bed.expected(), 2);
         for end in [&a, &b] {
             end.shutdown(Shutdown::Write)?;
         }
-        Ok(wait_for("the ends", SOON, || expected(&bed) == 0)?)
+        Ok(wait_for("the ends", SOON, || bed.expected() == 0)?)
     }
 
     fn nothing_is_expected_of_a_socket_that_was_reset(cgroup: &Cgroup) -> Result {
@@ -226,7 +206,7 @@ kernel_test! {
         has_ended(&b, &a)?;
         SockRef::from(&a).set_linger(Some(Duration::ZERO))?;
         drop(a);
-        Ok(wait_for("the reset", SOON, || expected(&bed) == 0)?)
+        Ok(wait_for("the reset", SOON, || bed.expected() == 0)?)
     }
 
     /// The end of the other stream comes with the acknowledgement of its own.
@@ -237,7 +217,7 @@ kernel_test! {
         assert_eq!(traffic::read(&b, &mut [0; 1])?, 0);
         drop(b);
         bed.emptied()?;
-        assert_eq!(expected(&bed), 0);
+        assert_eq!(bed.expected(), 0);
         Ok(())
     }
 
@@ -246,14 +226,14 @@ kernel_test! {
         let (bed, stage) = (Bed::on(cgroup)?, Stage::new()?);
         let (listener, addr) = stage.web.listen((stage.web.ip(), 0))?;
         let a = stage.client.connect(addr)?;
-        wait_for("the server's end", SOON, || expected(&bed) == 2)?;
+        wait_for("the server's end", SOON, || bed.expected() == 2)?;
         bed.set_mode(Mode::Detaching)?;
         traffic::write_all(&a, b"hello")?;
         a.shutdown(Shutdown::Write)?;
         wait_for("it to be acknowledged", SOON, || unsent(&a) == 0)?;
         SockRef::from(&a).set_linger(Some(Duration::ZERO))?;
         drop(a);
-        wait_for("the reset", SOON, || expected(&bed) == 0)?;
+        wait_for("the reset", SOON, || bed.expected() == 0)?;
         let mut got = [0; 5];
         traffic::read_all(&traffic::accept(&listener)?, &mut got)?;
         assert_eq!(&got, b"hello");

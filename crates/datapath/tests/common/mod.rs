@@ -79,6 +79,11 @@ impl Bed {
         Ok(self.ends.list(self.path.maps())?)
     }
 
+    /// Of how many sockets it is known what comes next over the kernel path.
+    pub fn expected(&self) -> usize {
+        self.get("expected").keys().count()
+    }
+
     /// What a map has under a key.
     pub fn value<T: Wire>(&self, map: &str, key: &[u8]) -> Result<T> {
         let bytes = self.get(map).lookup(key, MapFlags::ANY)?;
@@ -126,13 +131,14 @@ impl Bed {
                 && self.conns().is_empty()
                 && self.offers().is_empty()
                 && self.waiting().is_empty()
-                && self.get("expected").keys().next().is_none()
+                && self.expected() == 0
         };
         wait_for("the end of every record", SOON, empty).map_err(|error| {
             format!(
-                "{error}: sockets {:?}, socks {:?}, conns {:?}, waiting {:?}, offers {:?}, {}",
+                "{error}: sockets {:?}, socks {:?}, expected {}, conns {:?}, waiting {:?}, offers {:?}, {}",
                 self.ends(),
                 self.enrolled(),
+                self.expected(),
                 self.conns(),
                 self.waiting(),
                 self.offers(),
@@ -426,7 +432,7 @@ fn one_way_until(
     all: &Barrier,
 ) -> Result<()> {
     thread::scope(|scope| {
-        let reader = scope.spawn(|| read_exactly(to, seed, bytes, piece, all));
+        let reader = scope.spawn(|| read_stream(to, seed, bytes, piece, all));
         let sent = stream::send(from, seed, bytes, Chunk::up_to(piece, seed));
         all.wait();
         sent?;
@@ -457,14 +463,16 @@ impl<'a> Dropping<'a> {
 /// Segments without SYN, FIN or RST: the last one of a handshake, and all data.
 pub const PLAIN_ACKS: &str = "tcp flags & (syn | fin | rst) == 0x0";
 
+/// Reads so much, which has to be what `pattern` says.
+pub fn read_exactly(sock: &TcpStream, pattern: &mut Pattern, len: u64) -> Result {
+    let mut got = vec![0; usize::try_from(len)?];
+    traffic::read_all(sock, &mut got)?;
+    assert_eq!(pattern.differs(&got), None, "the first wrong byte");
+    Ok(())
+}
+
 /// Reads `bytes` of the stream of `seed`, and after `all` are done its end.
-fn read_exactly(
-    sock: &TcpStream,
-    seed: u64,
-    bytes: u64,
-    piece: usize,
-    all: &Barrier,
-) -> Result<()> {
+fn read_stream(sock: &TcpStream, seed: u64, bytes: u64, piece: usize, all: &Barrier) -> Result<()> {
     let (mut pattern, mut buf) = (Pattern::new(seed), vec![0; piece]);
     let mut read = || -> Result {
         while pattern.offset() < bytes {

@@ -23,6 +23,8 @@ pub enum Action {
     ShutDown,
     /// A segment arrives.
     Deliver,
+    /// A segment arrives together with the last one, which comes again.
+    DeliverAgain,
     /// What the softirq has in hand goes to the psock queue.
     Put,
     /// There is no memory for that: it goes to `ingress_skb`.
@@ -80,6 +82,7 @@ impl Action {
         Self::SenderGoesOn,
         Self::ShutDown,
         Self::Deliver,
+        Self::DeliverAgain,
         Self::Put,
         Self::PutAside,
         Self::Backlog,
@@ -122,6 +125,7 @@ impl Action {
             | Self::ReaderGoesOn(_)
             | Self::SweepRemoves => true,
             Self::SendInTwo
+            | Self::DeliverAgain
             | Self::PutAside
             | Self::Reset
             | Self::HalfClose
@@ -154,6 +158,7 @@ impl fmt::Display for Action {
             Self::SenderGoesOn => "sender goes on",
             Self::ShutDown => "sender: shutdown()",
             Self::Deliver => "segment arrives",
+            Self::DeliverAgain => "segment arrives, the last one again with it",
             Self::Put => "it is queued",
             Self::PutAside => "it is put aside for want of memory",
             Self::Backlog => "backlog goes on",

@@ -3,7 +3,9 @@
 
 use crate::case::Case;
 use crate::rules::{Rule, Rules};
-use crate::state::{End, Maps, Mode, OwnFin, Reader, Reason, Sender, State, Sweep, Tx};
+use crate::state::{
+    Byte, End, Maps, Mode, OwnFin, Piece, Reader, Reason, Sender, State, Sweep, Tx,
+};
 use crate::tcp;
 
 /// References of the maps to a psock.
@@ -206,9 +208,31 @@ pub(crate) fn sender_may_leave(state: &State) -> bool {
 /// The psock goes with its last map, and what is queued there with it (`sk_psock_drop`).
 pub(crate) fn leave(state: &mut State) {
     state.to.maps = Maps::default();
+    state.expected = None;
     state.psock_queue.clear();
     state.ingress_skb.clear();
     state.backlog_queued = false;
+}
+
+/// `cut_overlap`, byte by byte: whether it stays. Without a record all does.
+pub(crate) fn is_new(state: &mut State, piece: Piece) -> bool {
+    let (Piece::Segment(byte) | Piece::Again(byte)) = piece else {
+        return true;
+    };
+    let Some(next) = state.expected else {
+        return true;
+    };
+    let is_new = byte >= next;
+    if is_new {
+        state.expected = Some(byte + 1);
+    }
+    is_new
+}
+
+/// The reader's socket enters both maps, and `expect` notes what comes next.
+fn enter(state: &mut State, next: Byte) {
+    state.to.maps = Maps::BOTH;
+    state.expected = Some(next);
 }
 
 /// `enrol` of the reader's socket, at its handshake.
@@ -217,7 +241,7 @@ pub(crate) fn enrol_reader(rules: Rules, case: &Case, state: &mut State) {
     let is_client = case.enrolment.reader_is_client();
     let is_fit = !state.to.blocks() || !rules.has(Rule::NonBlockingOnly);
     if state.mode == Mode::On && is_fit && (is_client || state.from.maps.socks) {
-        state.to.maps = Maps::BOTH;
+        enter(state, 0);
         state.paired = !is_client;
     }
 }
@@ -254,7 +278,7 @@ pub(crate) fn adopt_reader(rules: Rules, case: &Case, state: &mut State) -> bool
         return false;
     }
     state.to.tried = true;
-    state.to.maps = Maps::BOTH;
+    enter(state, state.arrived);
     state.paired = !is_client;
     true
 }

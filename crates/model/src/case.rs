@@ -111,6 +111,8 @@ pub struct Case {
     pub slow_looks: bool,
     /// Whether the kernel may lack the memory to queue a segment at once.
     pub memory_fails: bool,
+    /// How many segments may arrive as one with the last, which comes again.
+    pub comes_again: u8,
     /// Whether the sender may reset the connection.
     pub resets: bool,
     /// Whether messages that find the queue full may be redirected but for their last byte.
@@ -144,6 +146,7 @@ impl Case {
         sweep_outlives: false,
         slow_looks: false,
         memory_fails: false,
+        comes_again: 0,
         resets: false,
         last_bytes: false,
         waits_for_answer: false,

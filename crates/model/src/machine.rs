@@ -44,7 +44,8 @@ impl Machine {
             Action::ShutDown => sender::may_shut_down(case, state)
                 .then(|| tcp::shut_down(state))
                 .is_some(),
-            Action::Deliver => !is_locked && tcp::deliver(case, state),
+            Action::Deliver => !is_locked && tcp::deliver(rules, case, state),
+            Action::DeliverAgain => !is_locked && tcp::deliver_again(rules, case, state),
             Action::Put => tcp::put(state, true),
             Action::PutAside => tcp::put(state, false),
             Action::Backlog => tcp::backlog(state),
@@ -82,6 +83,7 @@ impl Machine {
             Action::EpollAgain(who) => {
                 who < usize::from(case.readers) && case.reads == Reads::EdgeTriggered
             }
+            Action::DeliverAgain => case.comes_again > 0,
             Action::Put | Action::PutAside | Action::Backlog => case.memory_fails,
             Action::HalfClose | Action::AcknowledgeHalfClose => case.half_close != HalfClose::Never,
             Action::ReaderChanges => case.reader.changes > 0,
@@ -151,7 +153,7 @@ impl Machine {
     fn read(&self, state: &mut State, who: usize, is_locked: bool) -> bool {
         who < state.readers.len()
             && state.to.accepted
-            && reader::go_on(&self.case, state, who, is_locked)
+            && reader::go_on(self.rules, &self.case, state, who, is_locked)
     }
 
     fn epoll_again(&self, state: &mut State, who: usize) -> bool {

@@ -2,11 +2,18 @@
 //! (net/ipv4/tcp.c), Linux 6.12 and 6.18, each step as far as it goes under one lock.
 
 use crate::case::{Case, Reads};
+use crate::rules::Rules;
 use crate::state::{Byte, End, Fault, Piece, Reader, State};
 use crate::tcp;
 
 /// The reading thread goes on, if it can.
-pub(crate) fn go_on(case: &Case, state: &mut State, who: usize, is_locked: bool) -> bool {
+pub(crate) fn go_on(
+    rules: Rules,
+    case: &Case,
+    state: &mut State,
+    who: usize,
+    is_locked: bool,
+) -> bool {
     match state.readers[who] {
         Reader::Outside if state.to.blocks() => call(state, who),
         Reader::Outside if case.reads == Reads::LevelTriggered && state.is_readable() => {
@@ -17,7 +24,7 @@ pub(crate) fn go_on(case: &Case, state: &mut State, who: usize, is_locked: bool)
         }
         Reader::Told => call(state, who),
         _ if is_locked => return false,
-        Reader::InBpf { waits } => in_bpf(case, state, who, waits),
+        Reader::InBpf { waits } => in_bpf(rules, case, state, who, waits),
         Reader::InNative { waits } => in_native(case, state, who, waits),
         Reader::SleepsInBpf { woken: true } => woken_in_bpf(case, state, who),
         Reader::SleepsInNative { woken: true } => in_native(case, state, who, true),
@@ -43,10 +50,10 @@ fn call(state: &mut State, who: usize) {
     };
 }
 
-fn in_bpf(case: &Case, state: &mut State, who: usize, waits: bool) {
+fn in_bpf(rules: Rules, case: &Case, state: &mut State, who: usize, waits: bool) {
     // Before accept, nothing is taken from TCP's receive queue; and after a release, nothing any
     // more. Who waited for the lock meanwhile, gets EAGAIN and whatever tcp_data_ready causes.
-    if !state.receive_queue.is_empty() && !tcp::data_ready(state) {
+    if !state.receive_queue.is_empty() && !tcp::data_ready(rules, state) {
         state.wake();
         again(state, who, waits);
     } else if !state.psock_queue.is_empty() {
@@ -95,14 +102,17 @@ fn read_psock(case: &Case, state: &mut State, who: usize) {
 }
 
 fn in_native(case: &Case, state: &mut State, who: usize, waits: bool) {
-    let bytes: Vec<Piece> = state.receive_queue[state.copied..]
+    let is_segment = |piece: &&Piece| matches!(piece, Piece::Segment(_));
+    let waiting = &state.receive_queue[state.copied..];
+    let bytes: Vec<Piece> = waiting
         .iter()
-        .copied()
-        .filter(|piece| *piece != Piece::Fin)
+        .filter(is_segment)
         .take(usize::from(case.buffer))
+        .copied()
         .collect();
-    if !bytes.is_empty() {
-        state.copied += bytes.len();
+    if let Some(last) = bytes.last() {
+        let skipped = waiting.iter().position(|piece| piece == last);
+        state.copied += skipped.expect("it is there") + 1;
         if state.copied == state.receive_queue.len() {
             state.receive_queue.clear();
             state.copied = 0;
@@ -128,7 +138,9 @@ fn copy(state: &mut State, byte: Byte) {
 fn returns(case: &Case, state: &mut State, who: usize, pieces: &[Piece]) {
     for piece in pieces {
         match piece {
-            Piece::Redirected(byte) | Piece::Segment(byte) => copy(state, *byte),
+            Piece::Redirected(byte) | Piece::Segment(byte) | Piece::Again(byte) => {
+                copy(state, *byte)
+            }
             Piece::Fin => {}
         }
     }

@@ -47,13 +47,17 @@ pub enum Rule {
     SaysFirst,
     /// `say_first`: a direction that redirects again is not settled any more.
     TakesBack,
+    /// `cut_overlap`: what came before goes into no psock queue.
+    CutsOff,
+    /// `last_segment_follows`: what comes next is known until the last segment has its verdict.
+    KnownUntilLast,
 
     /// Not in the code: the socket leaves the maps only if nobody came into its calls meanwhile.
     InsideLast,
 }
 
 impl Rule {
-    const LAST_OF_THE_CODE: Self = Self::TakesBack;
+    const LAST_OF_THE_CODE: Self = Self::KnownUntilLast;
 }
 
 /// A set of rules.

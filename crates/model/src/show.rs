@@ -41,13 +41,14 @@ impl fmt::Display for State {
     }
 }
 
-/// `r`: redirected.
+/// `r`: redirected; in parentheses: came before.
 fn queue(pieces: &[Piece]) -> String {
     let texts: Vec<String> = pieces
         .iter()
         .map(|piece| match piece {
             Piece::Redirected(byte) => format!("r{byte}"),
             Piece::Segment(byte) => byte.to_string(),
+            Piece::Again(byte) => format!("({byte})"),
             Piece::Fin => "FIN".to_owned(),
         })
         .collect();

@@ -10,6 +10,8 @@ pub(crate) type Byte = u8;
 pub(crate) enum Piece {
     Redirected(Byte),
     Segment(Byte),
+    /// A byte that came before, at the head of the segment that follows.
+    Again(Byte),
     Fin,
 }
 
@@ -239,6 +241,12 @@ pub struct State {
     pub(crate) write_seq: u8,
     pub(crate) flight: Vec<Piece>,
     pub(crate) end: End,
+    /// The reader's `rcv_nxt`: the byte after the last one that a segment brought.
+    pub(crate) arrived: Byte,
+    /// `struct expected`, of a socket that has one.
+    pub(crate) expected: Option<Byte>,
+    /// How many segments came together with one that came before.
+    pub(crate) came_again: u8,
     /// TCP's receive queue: one buffer, whose first bytes may have been read.
     pub(crate) receive_queue: Vec<Piece>,
     pub(crate) copied: usize,
@@ -297,6 +305,9 @@ impl State {
             write_seq: 0,
             flight: Vec::new(),
             end: End::Open,
+            arrived: 0,
+            expected: None,
+            came_again: 0,
             receive_queue: Vec::new(),
             copied: 0,
             in_hand: Vec::new(),

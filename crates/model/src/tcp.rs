@@ -1,7 +1,9 @@
 //! TCP between the two sockets, and what becomes of segments at the reader's. Segments arrive in
 //! order; those that TCP has not sent yet count as in flight.
 
+use crate::bpf;
 use crate::case::Case;
+use crate::rules::{Rule, Rules};
 use crate::state::{Byte, End, OwnFin, Piece, Sender, State};
 
 fn segments<'a>(pieces: impl IntoIterator<Item = &'a Piece>) -> usize {
@@ -39,37 +41,69 @@ fn has_verdict(state: &State) -> bool {
 }
 
 /// The next segment arrives, and goes to the reader's queue.
-pub(crate) fn deliver(case: &Case, state: &mut State) -> bool {
+pub(crate) fn deliver(rules: Rules, case: &Case, state: &mut State) -> bool {
     if state.flight.is_empty() {
         return false;
     }
     let piece = state.flight.remove(0);
-    if piece == Piece::Fin {
-        state.end = End::Arrived;
+    match piece {
+        Piece::Segment(byte) => state.arrived = byte + 1,
+        Piece::Fin => end(rules, state),
+        Piece::Redirected(_) | Piece::Again(_) => unreachable!("not on its way"),
     }
     state.receive_queue.push(piece);
     if case.memory_fails && has_verdict(state) {
-        state.in_hand = take_all(state);
+        state.in_hand = take_all(rules, state);
     } else {
-        data_ready(state);
+        data_ready(rules, state);
     }
     state.wake();
     true
 }
 
+/// The sender has no acknowledgement of the last segment, and sends it again as one with the next.
+pub(crate) fn deliver_again(rules: Rules, case: &Case, state: &mut State) -> bool {
+    let may = state.arrived > 0 && state.came_again < case.comes_again && !state.flight.is_empty();
+    if may {
+        state.came_again += 1;
+        state.receive_queue.push(Piece::Again(state.arrived - 1));
+        deliver(rules, case, state);
+    }
+    may
+}
+
+/// `tcp_fin`: the end of both streams closes the socket before its last segment is in the psock's queue.
+fn end(rules: Rules, state: &mut State) {
+    state.end = End::Arrived;
+    if is_over(state) && !rules.has(Rule::KnownUntilLast) {
+        state.expected = None;
+    }
+}
+
+fn is_over(state: &State) -> bool {
+    state.end == End::Arrived && state.own_fin == OwnFin::Acknowledged
+}
+
 /// `tcp_data_ready`, with memory enough. Whether the receive queue is empty then.
-pub(crate) fn data_ready(state: &mut State) -> bool {
+pub(crate) fn data_ready(rules: Rules, state: &mut State) -> bool {
     if has_verdict(state) {
-        let pieces = take_all(state);
+        let pieces = take_all(rules, state);
         queue(state, pieces, true);
     }
     state.receive_queue.is_empty()
 }
 
-/// `tcp_read_skb` takes whole buffers, whatever was read of them.
-fn take_all(state: &mut State) -> Vec<Piece> {
+/// `tcp_read_skb` takes whole buffers, whatever was read of them, each with a verdict.
+fn take_all(rules: Rules, state: &mut State) -> Vec<Piece> {
     state.copied = 0;
-    std::mem::take(&mut state.receive_queue)
+    let mut pieces = std::mem::take(&mut state.receive_queue);
+    if rules.has(Rule::CutsOff) {
+        pieces.retain(|piece| bpf::is_new(state, *piece));
+    }
+    if is_over(state) {
+        state.expected = None;
+    }
+    pieces
 }
 
 /// `sk_psock_verdict_apply`: behind what waits in `ingress_skb`, or for memory there.

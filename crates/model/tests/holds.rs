@@ -133,6 +133,37 @@ fn reset_at_any_moment() {
 }
 
 #[test]
+fn segments_come_again_with_the_next() {
+    for reads in READS {
+        for enrolment in AT_THE_HANDSHAKE.into_iter().chain(ADOPTED) {
+            holds(Case {
+                reads,
+                enrolment,
+                comes_again: 2,
+                detaches: 1,
+                messages: 3,
+                queue_limit: 0,
+                waits_for_answer: true,
+                ..Case::default()
+            });
+        }
+        for memory_fails in [false, true] {
+            holds_under(
+                Rules::all().with(Rule::PeerUnlocked),
+                Case {
+                    reads,
+                    memory_fails,
+                    comes_again: 2,
+                    half_close: HalfClose::AnyTime,
+                    waits_for_answer: true,
+                    ..Case::default()
+                },
+            );
+        }
+    }
+}
+
+#[test]
 fn half_closed_at_any_moment() {
     for reads in READS {
         let half_close = HalfClose::AnyTime;

@@ -293,3 +293,27 @@ fn no_memory_for_the_last_segment_before_a_return() {
     };
     needed(case, Rule::PeerUnlocked, Property::InOrder);
 }
+
+#[test]
+fn a_segment_comes_again_with_the_next() {
+    for enrolment in [Enrolments::SenderConnects, Enrolments::ReaderAdopted] {
+        let case = Case {
+            enrolment,
+            comes_again: 1,
+            messages: 3,
+            waits_for_answer: true,
+            ..Case::PLAIN
+        };
+        needed(case, Rule::CutsOff, Property::InOrder);
+    }
+}
+
+#[test]
+fn a_segment_comes_again_with_the_end_of_both_streams() {
+    let case = Case {
+        comes_again: 1,
+        half_close: HalfClose::AnyTime,
+        ..Case::PLAIN
+    };
+    needed(case, Rule::KnownUntilLast, Property::InOrder);
+}

@@ -58,9 +58,9 @@ impl Maps {
     /// Opens the pinned maps.
     ///
     /// # Errors
-    /// [`Error::NotLoaded`] without pins, [`Error::Layout`] when another layout is pinned.
+    /// [`Error::NotLoaded`] without pins, [`Error::Bpf`] where only root can see any, [`Error::Layout`] when another layout is pinned.
     pub fn open(pins: &Pins) -> Result<Self> {
-        if !pins.exist() {
+        if !pins.are_found()? {
             return Err(Error::NotLoaded {
                 path: pins.dir().into(),
             });

@@ -62,6 +62,20 @@ impl Pins {
         self.map(FIRST).exists() && !self.are_remainder()
     }
 
+    /// As [`Pins::exist`], for whoever may not have been told: a bpffs is mostly root's alone to look into.
+    ///
+    /// # Errors
+    /// When it is not ours to look into.
+    pub(crate) fn are_found(&self) -> Result<bool> {
+        match fs::metadata(self.map(FIRST)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::bpf(
+                "look into",
+                self.dir.display().to_string(),
+            )(error.into())),
+            _ => Ok(self.exist()),
+        }
+    }
+
     /// Whether a first start or a removal was interrupted: nothing is attached, and maps are missing.
     fn are_remainder(&self) -> bool {
         !self.link().exists() && !SHARED.iter().all(|name| self.map(name).exists())

@@ -725,19 +725,23 @@ static __noinline void say_settled(struct sock *sk, struct end *end)
 		say(conn, end, SIDE_SETTLED);
 }
 
-/* Of this message, something was redirected already. */
+/* Of this message, something was redirected already: all but its last byte. */
 static __always_inline bool is_rest(struct sk_msg_md *msg)
 {
-	return READ(sk_msg, msg, sk_redir);
+	return READ(sk_msg, msg, apply_bytes);
 }
 
 /* SK_PASS for the rest of a message would be another redirect to the same socket, which may be gone
- * (sk_psock_msg_verdict, net/core/skmsg.c). To redirect to the own socket's way out is the same as to pass.
+ * (sk_psock_msg_verdict, net/core/skmsg.c; not where the kernel forgets the socket in between). To redirect to the own
+ * socket's way out is the same as to pass.
  * If that has just left the maps, the program is told that it wrote less than it wanted.
  */
 static __always_inline int pass(struct sk_msg_md *msg, struct handshake own)
 {
-	return is_rest(msg) ? bpf_msg_redirect_hash(msg, &socks, &own, 0) : SK_PASS;
+	if (!is_rest(msg))
+		return SK_PASS;
+	bpf_msg_apply_bytes(msg, 0);
+	return bpf_msg_redirect_hash(msg, &socks, &own, 0);
 }
 
 static __always_inline int over_kernel_path(struct sk_msg_md *msg, struct end *end,
@@ -781,16 +785,12 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	struct end *end = bpf_sk_storage_get(&ends, msg->sk, 0, 0);
 	struct tcp_sock *own = bpf_skc_to_tcp_sock(msg->sk);
 	struct settings *set = get_settings();
-	bool rest = is_rest(msg);
 	struct handshake peer;
 	__u32 size = msg->size, unread;
 	enum reason reason;
 
 	if (!end || !own || !set)
-		return rest ? SK_DROP : SK_PASS;
-	/* Of its start. */
-	if (rest)
-		bpf_msg_apply_bytes(msg, 0);
+		return is_rest(msg) ? SK_DROP : SK_PASS;
 	if (is_urgent() && go_away(end, REASON_URGENT))
 		return over_kernel_path(msg, end, REASON_URGENT);
 	if (end->tx == TX_KERNEL && !may_return(set, own, end, size))
@@ -820,7 +820,7 @@ int beeline_sk_msg(struct sk_msg_md *msg)
 	if (bpf_msg_redirect_hash(msg, &targets, &peer, BPF_F_INGRESS) != SK_PASS)
 		return over_kernel_path(msg, end,
 					hold_back(set, own, end, &unread) ?: REASON_PEER_GONE);
-	if (size < msg->size)
+	if (size < msg->size || is_rest(msg))
 		bpf_msg_apply_bytes(msg, size);
 	end->tx = TX_REDIRECT;
 	end->tx_reason = REASON_NONE;

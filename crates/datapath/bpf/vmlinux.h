@@ -312,7 +312,7 @@ struct sk_msg_sg {
 
 struct sk_msg {
 	struct sk_msg_sg sg;
-	struct sock *sk_redir;
+	__u32 apply_bytes; /* that the last verdict is about; 0: all */
 	struct sock *sk;
 	struct list_head list;
 };

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{IoSliceMut, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
@@ -210,6 +210,35 @@ kernel_test! {
         read_all(&b, &mut got)?;
         assert_eq!(got.iter().filter(|byte| **byte == 7).count(), got.len() - 5);
         Ok(())
+    }
+
+    /// The reader has read all when it comes to it, so that it is redirected as well.
+    fn last_byte_that_is_redirected_is_not_the_start_of_the_next_message(cgroup: &Cgroup) -> Result {
+        const EXCESS: usize = LIMIT as usize + (64 << 10);
+        let Stream { bed, _pods, a, b, .. } = Stream::open(cgroup)?;
+        write_all(&a, &vec![7; EXCESS])?;
+        let mut page = LatePage::new();
+        let (last, mut reader) = (page.bytes(), b.try_clone()?);
+        let all = move || {
+            let mut rest = vec![0; EXCESS - PAGE];
+            let got = reader.read_vectored(&mut [IoSliceMut::new(&mut rest), IoSliceMut::new(last)]);
+            assert_eq!(got.expect("all waits"), EXCESS);
+        };
+        let locks = call_until_asleep(all, "userfault");
+        let mut sender = a.try_clone()?;
+        let write = move || assert_eq!(sender.write(&[7; 1000]).expect("it is written"), 1000);
+        let cut = call_until_asleep(write, "lock_sock");
+        page.come();
+        for thread in [locks, cut] {
+            thread.join().expect("it panicked");
+        }
+        let before = sent(&bed)?;
+        for _ in 0..4 {
+            write_all(&a, &[7; 500])?;
+        }
+        let after = sent(&bed)?;
+        assert_eq!((after.0 - before.0, after.1 - before.1), (2000, 0));
+        Ok(read_all(&b, &mut [0; 3000])?)
     }
 
     /// It would not leave, and nothing would tell the sender to go on but a timer.

@@ -11,7 +11,7 @@
 #define BEELINE_ABI_H
 
 enum abi_version {
-	BEELINE_ABI = 15,
+	BEELINE_ABI = 16,
 };
 
 /* The next segment for a socket that is enrolled, over the kernel path. */
@@ -220,6 +220,12 @@ struct side {
 	__u64 cookie;
 };
 
+/* A socket of which user space wants to know (ends.bpf.c): one that is in the maps by its key, another by where it is. */
+struct asked {
+	struct handshake own; /* if `side.sk` is 0 */
+	struct side side;
+};
+
 /* What an end says of itself. */
 enum side_flag {
 	SIDE_OUT = 1, /* if its connection leaves: it has left the maps */
@@ -291,7 +297,7 @@ struct candidate {
 /* An established socket that a process has, as if it were a server's: what tells its counterpart. */
 struct view {
 	struct handshake own;
-	__u64 cookie;
+	__u64 socket; /* the inode of its file */
 	__u64 inode; /* of the program that the process executes */
 	__u32 device;
 	__u32 is_newcomer; /* nothing is known of the connection, and it could be enrolled */
@@ -422,7 +428,7 @@ struct piece {
 	__u8 pad[2];
 };
 
-/* One enrolled socket as the iterator in ends.bpf.c reports it. */
+/* One socket as ends.bpf.c reports it. */
 struct end_record {
 	struct end end;
 	__u64 cookie;
@@ -470,6 +476,7 @@ _Static_assert(sizeof(struct hists) == 1512, "hists");
 _Static_assert(sizeof(struct program) == 24, "program");
 _Static_assert(sizeof(struct process) == 32, "process");
 _Static_assert(sizeof(struct conn) == 40, "conn");
+_Static_assert(sizeof(struct asked) == 24, "asked");
 _Static_assert(sizeof(struct offer) == 104, "offer");
 _Static_assert(sizeof(struct rule_options) == 8, "rule_options");
 _Static_assert(sizeof(struct candidate) == 64, "candidate");

@@ -18,6 +18,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* In which something is ready at the same time. */
+#define MAX_NAMESPACES 4096
+
 /* It was accepted, is in use, and does not block. */
 static __always_inline bool is_ready(struct side *side)
 {
@@ -58,17 +61,37 @@ static __always_inline bool are_ready(struct candidate *both)
 	return is_ready(&conn->client) && is_ready(&conn->server);
 }
 
-/* Reports the network namespaces in which there is something to do. */
-SEC("iter/bpf_map_elem")
-int beeline_ready(struct bpf_iter__bpf_map_elem *ctx)
-{
-	struct candidate *found = ctx->value, both;
+/* The network namespaces in which there is something to do. Without room, some are of the next look. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_NAMESPACES);
+	__type(key, __u32);
+	__type(value, __u32);
+} namespaces SEC(".maps");
 
-	if (!found)
-		return 0;
-	both = *found;
-	if (are_ready(&both))
-		bpf_seq_write(ctx->meta->seq, &both.client_netns, 2 * sizeof(__u32));
+static __always_inline void note_namespace(__u32 netns)
+{
+	bpf_map_update_elem(&namespaces, &netns, &netns, BPF_ANY);
+}
+
+static long look_at(struct bpf_map *map __attribute__((unused)),
+		    const void *key __attribute__((unused)), struct candidate *found,
+		    void *nothing __attribute__((unused)))
+{
+	struct candidate both = *found;
+
+	if (are_ready(&both)) {
+		note_namespace(both.client_netns);
+		note_namespace(both.server_netns);
+	}
+	return 0;
+}
+
+/* User space runs it. Not an iterator over the elements of a map, which some kernels refuse. */
+SEC("tc")
+int beeline_ready(struct __sk_buff *nothing __attribute__((unused)))
+{
+	bpf_for_each_map_elem(&waiting, look_at, 0, 0);
 	return 0;
 }
 
@@ -120,21 +143,36 @@ static __always_inline bool enter_maps(struct tcp_sock *tp, struct handshake *ow
 	return false;
 }
 
+static __always_inline void leave_maps(struct tcp_sock *tp, struct handshake *own)
+{
+	bpf_map_delete_elem(&targets, own);
+	bpf_map_delete_elem(&socks, own);
+	expect_no_more(sock_cookie((struct sock *)tp));
+}
+
+static __always_inline bool waits(struct end *end)
+{
+	struct handshake client = client_view(end);
+
+	return bpf_map_lookup_elem(&waiting, &client);
+}
+
 static __always_inline bool enter(struct tcp_sock *tp, struct end *end)
 {
+	__u64 cookie = sock_cookie((struct sock *)tp);
 	struct handshake own = end->own;
 	struct totals *sums = get_totals();
 
 	if (!sums || !call_back(tp, CALLBACKS) || !enter_maps(tp, &own))
 		return false;
-	/* Last of all, as whoever comes before that still runs TCP's own calls; and who retires marks
-	 * the ends first, then looks whether they are in the map.
+	/* Last of all, as whoever comes before that still runs TCP's own calls; and who retires tells those
+	 * that are in the map, lets the others wait no more, then looks whether any is in it.
 	 */
-	if (end->retiring || is_wanted((struct sock *)tp)) {
-		bpf_map_delete_elem(&targets, &own);
-		leave_socks((struct sock *)tp, &own);
+	if (end->retiring || !waits(end) || is_wanted((struct sock *)tp)) {
+		leave_maps(tp, &own);
 		return false;
 	}
+	bpf_map_delete_elem(&left, &cookie);
 	/* It sends over the kernel path until all that it sent before has arrived. */
 	end->tx = TX_KERNEL;
 	end->tx_reason = REASON_PEER_LATE;

@@ -13,10 +13,11 @@
 #include "lib/fit.h"
 #include "lib/maps.h"
 #include "lib/program.h"
+#include "lib/storage.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* By socket cookies. */
+/* By the inodes of their files. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_NEWCOMERS);
@@ -58,11 +59,11 @@ int beeline_earlier(struct bpf_iter__task_file *ctx)
 	if (!sk || !read_caller(task, &caller))
 		return 0;
 	view.own = handshake_of(sk, false);
-	view.cookie = bpf_get_socket_cookie(sk);
+	view.socket = sock_inode(sk);
 	view.inode = caller.program.inode;
 	view.device = caller.program.device;
-	view.is_newcomer = !is_blocking(sk) && !unfit(sk) && !caller_unfit(&caller) &&
-			   !bpf_sk_storage_get(&ends, sk, 0, 0);
+	view.is_newcomer =
+		!is_blocking(sk) && !unfit(sk) && !caller_unfit(&caller) && !stored_end(sk);
 	bpf_seq_write(ctx->meta->seq, &view, sizeof(view));
 	return 0;
 }
@@ -76,15 +77,14 @@ int beeline_newcomers(struct bpf_iter__task_file *ctx)
 	struct file *file = ctx->file;
 	struct newcomer *newcomer;
 	struct sock *sk;
-	__u64 cookie;
 
 	if (!task || !file)
 		return 0;
 	sk = established_sock(file);
 	if (!sk)
 		return 0;
-	cookie = sock_cookie(sk);
-	newcomer = bpf_map_lookup_elem(&newcomers, &cookie);
+	record.inode = sock_inode(sk);
+	newcomer = bpf_map_lookup_elem(&newcomers, &record.inode);
 	if (!newcomer || !read_program(task, &record.end.program))
 		return 0;
 	identify(sk, &record);
@@ -103,18 +103,18 @@ static __always_inline bool is_same(struct sock *sk, struct newcomer *newcomer)
 }
 
 /* As at the handshake. */
-static __always_inline bool note_candidate(struct sock *sk, struct newcomer *newcomer)
+static __always_inline bool note_candidate(struct sock *sk, __u64 cookie, struct newcomer *newcomer)
 {
 	struct handshake client = newcomer->own;
 	struct candidate *candidate;
 
 	if (newcomer->flags & END_CLIENT)
-		return note_client(client, sk, sock_cookie(sk), newcomer->generation);
+		return note_client(client, sk, cookie, newcomer->generation);
 	client = mirror(client);
 	candidate = bpf_map_lookup_elem(&waiting, &client);
 	if (!candidate)
 		return false;
-	note_server(candidate, sk, sock_cookie(sk));
+	note_server(candidate, sk, cookie);
 	return true;
 }
 
@@ -126,13 +126,13 @@ int beeline_remember(struct bpf_iter__tcp *ctx)
 	struct newcomer *newcomer;
 	struct end *end;
 	struct sock *sk;
-	__u64 cookie;
+	__u64 inode;
 
 	if (!tp)
 		return 0;
 	sk = (struct sock *)tp;
-	cookie = sock_cookie(sk);
-	newcomer = bpf_map_lookup_elem(&newcomers, &cookie);
+	inode = sock_inode(sk);
+	newcomer = bpf_map_lookup_elem(&newcomers, &inode);
 	if (!newcomer || !is_same(sk, newcomer) || bpf_sk_storage_get(&ends, tp, 0, 0) ||
 	    !call_back(tp, BPF_SOCK_OPS_STATE_CB_FLAG))
 		return 0;
@@ -144,7 +144,8 @@ int beeline_remember(struct bpf_iter__tcp *ctx)
 	end->queue_limit = newcomer->queue_limit;
 	end->flags = newcomer->flags | END_WAITING |
 		     overheard(READ(tcp_sock, tp, bpf_sock_ops_cb_flags));
-	if (!note_candidate(sk, newcomer))
+	/* It may not have had a cookie. */
+	if (!note_candidate(sk, bpf_get_socket_cookie(tp), newcomer))
 		bpf_sk_storage_delete(&ends, tp);
 	return 0;
 }

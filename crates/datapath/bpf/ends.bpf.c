@@ -1,18 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Reports every enrolled socket with what the kernel knows of it; works without an agent. */
+/* Reports enrolled sockets with what the kernel knows of them; works without an agent. */
 #include "vmlinux.h"
-#include "lib/sock.h"
 #include "lib/maps.h"
+#include "lib/sock.h"
+#include "lib/storage.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* Linux 6.18 keeps the number in the socket; before, it is in the socket's inode. */
-static __always_inline __u64 sock_inode(struct sock *sk)
-{
-	if (bpf_core_field_exists(sk->sk_ino))
-		return BPF_CORE_READ(sk, sk_ino);
-	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
-}
 
 /* More messages than this are not counted. */
 #define MAX_MESSAGES 1024
@@ -34,22 +27,18 @@ static __always_inline __u32 count_unread(struct sk_psock *psock)
 	return sum ?: 1; /* a reader was faster, but the queue was not empty */
 }
 
-/* What an iterator returns so that the read(2) ends and the next one begins with the same socket. */
-#define AGAIN 1
-
-/* Where reports wait until user space has read them. */
-#define REPORTS_BYTES (4 << 20)
+/* Where reports wait until user space has read them: those of one run, at least. */
+#define REPORTS_BYTES (1 << 18)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, REPORTS_BYTES);
 } reports SEC(".maps");
 
-static __always_inline void describe(struct sock *sk, struct end *end, struct end_record *record)
+static __always_inline void describe(struct sock *sk, struct end_record *record)
 {
 	struct sk_psock *psock = sock_psock(sk);
 
-	record->end = *end;
 	identify(sk, record);
 	record->inode = sock_inode(sk);
 	record->state = BPF_CORE_READ(sk, __sk_common.skc_state);
@@ -60,48 +49,82 @@ static __always_inline void describe(struct sock *sk, struct end *end, struct en
 	}
 }
 
-/* Not by bpf_seq_write: a read(2) takes 32 KiB of that at most, and each looks for its place from the
- * beginning of the list, so many sockets would take time by the square of their number
- * (bpf_sk_storage_map_seq_find_next, net/core/bpf_sk_storage.c). For the same reason there are no
- * histograms where nobody asks for them: more fit into the ring buffer.
- */
-static __always_inline int report(struct bpf_iter__bpf_sk_storage_map *ctx, bool never_enrolled,
-				  bool tallied)
+/* Of an end that may go meanwhile, if nobody keeps its socket: what was copied until then counts only if it is still there. */
+static __always_inline bool describe_end(struct sock *sk, struct enrolled *enrolled, __u64 cookie,
+					 struct end_report *to)
 {
-	struct enrolled *enrolled = ctx->value;
-	struct sock *sk = ctx->sk;
-	struct end_report *out;
+	__builtin_memset(&to->record, 0, sizeof(to->record));
+	if (bpf_probe_read_kernel(&to->record.end, sizeof(to->record.end), &enrolled->end) ||
+	    bpf_probe_read_kernel(&to->tally, sizeof(to->tally), &enrolled->tally))
+		return false;
+	describe(sk, &to->record);
+	return !cookie || (stored_end(sk) == &enrolled->end && sock_cookie(sk) == cookie);
+}
 
-	if (!sk || !enrolled || was_never_enrolled(&enrolled->end) != never_enrolled)
-		return 0;
-	out = bpf_ringbuf_reserve(&reports, tallied ? sizeof(*out) : sizeof(out->record), 0);
+static __noinline int report(struct sock *sk, struct enrolled *enrolled, __u64 cookie)
+{
+	struct end_report *out = bpf_ringbuf_reserve(&reports, sizeof(*out), 0);
+
 	if (!out)
-		return AGAIN;
-	__builtin_memset(&out->record, 0, sizeof(out->record));
-	describe(sk, &enrolled->end, &out->record);
-	if (tallied)
-		out->tally = enrolled->tally;
-	bpf_ringbuf_submit(out, BPF_RB_NO_WAKEUP);
+		return 1;
+	if (describe_end(sk, enrolled, cookie, out))
+		bpf_ringbuf_submit(out, BPF_RB_NO_WAKEUP);
+	else
+		bpf_ringbuf_discard(out, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 
-/* Those that are or were enrolled. */
-SEC("?iter/bpf_sk_storage_map")
-int beeline_ends(struct bpf_iter__bpf_sk_storage_map *ctx)
+/* It is in the maps, and is kept while it is looked at. */
+static __always_inline void look_up(struct handshake *own)
 {
-	return report(ctx, false, false);
+	struct bpf_sock *sk = bpf_map_lookup_elem(&socks, own);
+	struct enrolled *enrolled;
+	struct tcp_sock *tp;
+
+	if (!sk)
+		return;
+	enrolled = bpf_sk_storage_get(&ends, sk, 0, 0);
+	tp = bpf_skc_to_tcp_sock(sk); /* whose fields can be read */
+	if (enrolled && tp)
+		report((struct sock *)tp, enrolled, 0);
+	bpf_sk_release(sk);
 }
 
-/* The same, with their histograms. */
-SEC("?iter/bpf_sk_storage_map")
-int beeline_tallied(struct bpf_iter__bpf_sk_storage_map *ctx)
+/* It has left them, or never was in them. */
+static __always_inline void read_at(struct side *side)
 {
-	return report(ctx, false, true);
+	struct sock *sk = sock_of(side);
+	struct end *end;
+
+	if (sock_cookie(sk) != side->cookie) {
+		bpf_map_delete_elem(&left, &side->cookie);
+		return;
+	}
+	end = stored_end(sk);
+	if (end)
+		report(sk, (struct enrolled *)end, side->cookie);
 }
 
-/* Those that wait to be for the first time. */
-SEC("?iter/bpf_sk_storage_map")
-int beeline_waiting(struct bpf_iter__bpf_sk_storage_map *ctx)
+static long answer(__u32 nth, struct __sk_buff **list)
 {
-	return report(ctx, true, false);
+	struct asked asked;
+
+	if (bpf_skb_load_bytes(*list, nth * sizeof(asked), &asked, sizeof(asked)))
+		return 1;
+	if (asked.side.sk)
+		read_at(&asked.side);
+	else
+		look_up(&asked.own);
+	return 0;
+}
+
+/* User space runs it with a list, a struct asked for each, in the place of a packet. Not an iterator over the elements of
+ * a map: some kernels refuse these, and each read(2) of one looks for its place from the beginning of the list
+ * (bpf_sk_storage_map_seq_find_next, net/core/bpf_sk_storage.c).
+ */
+SEC("tc")
+int beeline_ends(struct __sk_buff *list)
+{
+	bpf_loop(list->len / sizeof(struct asked), answer, &list, 0);
+	return 0;
 }

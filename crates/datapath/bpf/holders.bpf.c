@@ -5,8 +5,6 @@
 #include "vmlinux.h"
 #include "abi.h"
 #include "lib/file.h"
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_helpers.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

@@ -20,23 +20,6 @@ static __always_inline bool has_redirected(struct end *end)
 	return (__u32)end->redirected_msgs != end->kept_msgs;
 }
 
-/* Reports the network namespaces in which there is something to do. */
-SEC("iter/bpf_sk_storage_map")
-int beeline_carriers(struct bpf_iter__bpf_sk_storage_map *ctx)
-{
-	struct enrolled *enrolled = ctx->value;
-	struct sock *sk = ctx->sk;
-	__u32 netns;
-
-	if (!sk || !enrolled)
-		return 0;
-	if (!enrolled->end.keepidle_s && !has_redirected(&enrolled->end))
-		return 0;
-	netns = sock_netns(sk);
-	bpf_seq_write(ctx->meta->seq, &netns, sizeof(netns));
-	return 0;
-}
-
 static __always_inline void begin(struct tcp_sock *tp, struct end *end, int own)
 {
 	end->kept_msgs = end->redirected_msgs;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Reports which program each process executes, and notes who has the sockets that listen already. */
 #include "vmlinux.h"
+#include "lib/file.h"
 #include "lib/maps.h"
 #include "lib/program.h"
 
@@ -27,26 +28,22 @@ int beeline_listeners(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct caller caller, *noted;
-	struct socket *socket;
 	struct sock *sk;
-	__u64 cookie;
+	__u64 inode;
 
 	if (!task || !file)
 		return 0;
-	socket = bpf_sock_from_file(file);
-	if (!socket)
-		return 0;
-	sk = socket->sk;
-	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) != BPF_TCP_LISTEN)
+	sk = tcp_sock_of(file);
+	if (!sk || READ(sock, sk, __sk_common.skc_state) != BPF_TCP_LISTEN)
 		return 0;
 	if (!read_caller(task, &caller))
 		return 0;
-	cookie = bpf_get_socket_cookie(sk);
-	noted = bpf_map_lookup_elem(&listeners, &cookie);
+	inode = sock_inode(sk);
+	noted = bpf_map_lookup_elem(&listeners, &inode);
 	/* Two programs have it: either may accept. No program is all zeroes. */
 	if (noted && (noted->program.inode != caller.program.inode ||
 		      noted->program.device != caller.program.device))
 		__builtin_memset(&caller, 0, sizeof(caller));
-	bpf_map_update_elem(&listeners, &cookie, &caller, BPF_ANY);
+	bpf_map_update_elem(&listeners, &inode, &caller, BPF_ANY);
 	return 0;
 }

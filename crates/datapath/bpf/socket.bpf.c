@@ -47,6 +47,7 @@ const volatile struct {
 	struct candidate candidate;
 	struct newcomer newcomer;
 	struct view view;
+	struct asked asked;
 	enum earlier_limits earlier_limits;
 	struct rule_answer rule_answer;
 	struct rule_range rule_range;
@@ -118,20 +119,20 @@ static __always_inline void note_caller(struct bpf_sock_ops *ops)
 }
 
 /* listen(), likewise (__inet_listen_sk, net/ipv4/af_inet.c). */
-static __always_inline void note_listener(struct bpf_sock_ops *ops)
+static __always_inline void note_listener(struct sock *sk)
 {
-	__u64 cookie = bpf_get_socket_cookie(ops);
+	__u64 inode = sock_inode(sk);
 	struct caller caller;
 
-	if (read_current(&caller))
-		bpf_map_update_elem(&listeners, &cookie, &caller, BPF_ANY);
+	if (inode && read_current(&caller))
+		bpf_map_update_elem(&listeners, &inode, &caller, BPF_ANY);
 }
 
 static __always_inline struct caller *listening_caller(struct sock *listener)
 {
-	__u64 cookie = sock_cookie(listener);
+	__u64 inode = sock_inode(listener);
 
-	return bpf_map_lookup_elem(&listeners, &cookie);
+	return bpf_map_lookup_elem(&listeners, &inode);
 }
 
 static __always_inline struct caller *connecting_caller(struct bpf_sock_ops *ops)
@@ -485,6 +486,7 @@ static __noinline void closed(struct sock *sk, struct end *end, int state)
 {
 	struct handshake own = end->own, client = client_view(end);
 	struct totals *sums = get_totals();
+	__u64 cookie = sock_cookie(sk);
 	bool other_closed;
 	struct conn *conn;
 
@@ -499,7 +501,7 @@ static __noinline void closed(struct sock *sk, struct end *end, int state)
 	if (was_never_enrolled(end))
 		return;
 	if (!last_segment_follows(sk, state))
-		expect_no_more(sock_cookie(sk));
+		expect_no_more(cookie);
 	settle(end, !other_closed);
 	add(&sums->closed, 1);
 	add(&sums->closed_redirected_bytes, end->redirected_bytes);
@@ -507,8 +509,10 @@ static __noinline void closed(struct sock *sk, struct end *end, int state)
 	add(&sums->closed_kernel_bytes, end->kernel_bytes);
 	emit(sk, end, EVENT_CLOSED, end->tx_reason);
 	/* What the maps have is a twin's. */
-	if (!sock_psock(sk))
+	if (!sock_psock(sk)) {
+		bpf_map_delete_elem(&left, &cookie);
 		return;
+	}
 	bpf_map_delete_elem(&targets, &own);
 	if (!(READ(sock, sk, sk_shutdown) & RCV_SHUTDOWN) && may_leave(sk, calls_that_send(sk)))
 		bpf_map_delete_elem(&socks, &own);
@@ -573,7 +577,7 @@ int beeline_sock_ops(struct bpf_sock_ops *ops)
 		note_caller(ops);
 		return 1;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
-		note_listener(ops);
+		note_listener(sk);
 		return 1;
 	case BPF_SOCK_OPS_RWND_INIT:
 		make_offer(ops);

@@ -28,6 +28,10 @@ enum {
 #define AF_INET 2
 #define AF_INET6 10
 
+/* include/linux/net.h, include/uapi/linux/in.h */
+#define SOCK_STREAM 1
+#define IPPROTO_TCP 6
+
 #define SOL_SOCKET 1
 #define SO_KEEPALIVE 9
 #define SOL_TCP 6
@@ -76,7 +80,10 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
-struct __sk_buff;
+/* What programs for packets see of one. */
+struct __sk_buff {
+	__u32 len;
+};
 
 enum sk_action {
 	SK_DROP = 0,

@@ -147,6 +147,9 @@ struct sock {
 		struct sk_buff *tail;
 	} sk_backlog;
 	struct socket_wq *sk_wq;
+	struct bpf_local_storage *sk_bpf_storage;
+	__u16 sk_type;
+	__u16 sk_protocol;
 	int sk_rcvlowat;
 	int sk_peek_off;
 	struct socket *sk_socket;
@@ -325,6 +328,37 @@ struct sk_psock {
 	refcount_t refcnt;
 };
 
+/* include/linux/bpf.h, include/linux/bpf_local_storage.h: what a socket has in maps of the kind SK_STORAGE */
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct bpf_map {
+	__u32 id;
+};
+
+struct bpf_local_storage_map {
+	struct bpf_map map;
+};
+
+struct bpf_local_storage_data {
+	struct bpf_local_storage_map *smap;
+	__u8 data[];
+};
+
+struct bpf_local_storage_elem {
+	struct hlist_node snode;
+	struct bpf_local_storage_data sdata;
+};
+
+struct bpf_local_storage {
+	struct hlist_head list;
+};
+
 /* include/linux/filter.h: what struct bpf_sock_ops is inside the kernel */
 struct bpf_sock_ops_kern {
 	struct sock *sk;
@@ -361,20 +395,6 @@ struct bpf_iter__task_file {
 struct bpf_iter__tcp {
 	struct bpf_iter_meta *meta;
 	struct sock_common *sk_common;
-};
-
-struct bpf_iter__bpf_map_elem {
-	struct bpf_iter_meta *meta;
-	struct bpf_map *map;
-	void *key;
-	void *value;
-};
-
-struct bpf_iter__bpf_sk_storage_map {
-	struct bpf_iter_meta *meta;
-	struct bpf_map *map;
-	struct sock *sk;
-	void *value;
 };
 
 #pragma clang attribute pop

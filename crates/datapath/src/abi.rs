@@ -14,12 +14,13 @@ mod generated {
 }
 
 pub use generated::types::{
-    candidate as Candidate, conn as Conn, end as End, end_record as EndRecord,
+    asked as Asked, candidate as Candidate, conn as Conn, end as End, end_record as EndRecord,
     end_report as EndReport, endpoints as Endpoints, event as Event, handshake as Handshake,
     hists as Hists, holder as Holder, newcomer as Newcomer, offer as Offer, pair as Pair,
     piece as Piece, process as Process, program as Program, rule_answer as RuleAnswer,
     rule_options as RuleOptions, rule_range as RuleRange, rule_set as RuleSet, rules as Rules,
-    settings as Settings, tally as Tally, thread as Thread, totals as Totals, view as View,
+    settings as Settings, side as Side, tally as Tally, thread as Thread, totals as Totals,
+    view as View,
 };
 
 use generated::types;
@@ -41,6 +42,12 @@ pub(crate) const MAX_NEWCOMERS: usize = types::earlier_limits::MAX_NEWCOMERS.0 a
 
 /// [`End::flags`] of an end that connected.
 pub(crate) const END_CLIENT: u32 = types::end_flag::END_CLIENT.0;
+
+/// [`End::flags`] of an end that waits to be enrolled.
+pub(crate) const END_WAITING: u32 = types::end_flag::END_WAITING.0;
+
+/// [`End::flags`] of an end that was enrolled before, and waits to be again.
+pub(crate) const END_RETURNS: u32 = types::end_flag::END_RETURNS.0;
 
 /// Most bytes of a message that are captured.
 pub const CAPTURE_MAX: u32 = types::capture_limits::CAPTURE_MAX.0;
@@ -74,7 +81,7 @@ macro_rules! wire {
         unsafe impl Wire for $name {}
     )*};
 }
-wire!(Candidate Conn End EndRecord EndReport Event Handshake Hists Holder Newcomer Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Thread Totals View);
+wire!(Asked Candidate Conn End EndRecord EndReport Event Handshake Hists Holder Newcomer Offer Pair Piece Process Program RuleAnswer RuleOptions RuleRange RuleSet Rules Settings Tally Thread Totals View);
 
 /// Values without padding are equal if their bytes are.
 macro_rules! key {

@@ -1,21 +1,23 @@
 //! Enrolling connections that are live: those whose ends were local and fit, but blocked when they
 //! were made, once neither does any more.
 
-use libbpf_rs::Link;
+use std::collections::HashSet;
+
+use libbpf_rs::{Link, MapCore, Object};
 
 use crate::maps::{Maps, SHARED};
 use crate::{Error, Result, netns, object};
 
-/// The loaded iterators.
+/// The loaded programs.
 pub struct Adopter {
-    /// Over the map `waiting`.
-    ready: Link,
-    /// Over TCP sockets.
+    /// With the one that looks at the map `waiting`.
+    object: Object,
+    /// The iterator over TCP sockets.
     adopt: Link,
 }
 
 impl Adopter {
-    /// Loads the iterators over the sockets of `maps`.
+    /// Loads the programs for the sockets of `maps`.
     ///
     /// # Errors
     /// When the kernel refuses them.
@@ -23,10 +25,10 @@ impl Adopter {
         let open = object::open_sharing(object::ADOPT, "adopt", maps, &SHARED)?;
         let object = open
             .load()
-            .map_err(Error::bpf("load", "the iterators that adopt connections"))?;
+            .map_err(Error::bpf("load", "the programs that adopt connections"))?;
         Ok(Self {
-            ready: object::attach_iterator(&object, "beeline_ready", Some(maps.get("waiting")))?,
-            adopt: object::attach_iterator(&object, "beeline_adopt", None)?,
+            adopt: object::attach_iterator(&object, "beeline_adopt")?,
+            object,
         })
     }
 
@@ -36,8 +38,21 @@ impl Adopter {
     /// # Errors
     /// When the kernel refuses a step.
     pub fn look(&self) -> Result<()> {
-        let ready = netns::reported(&self.ready, "the iterator over connections that wait")?;
         // The client's end has to be enrolled before the server's, wherever they are.
-        netns::sweep(&self.adopt, &ready, 2)
+        netns::sweep(&self.adopt, &self.ready()?, 2)
+    }
+
+    /// The network namespaces in which something is ready, by their inode numbers.
+    fn ready(&self) -> Result<HashSet<u32>> {
+        let what = "the program that looks at connections that wait";
+        object::call(&self.object, "beeline_ready", what)?;
+        let map = object::map(&self.object, "namespaces");
+        let mut found = HashSet::new();
+        for key in map.keys().collect::<Vec<_>>() {
+            map.delete(&key)
+                .map_err(Error::bpf("remove from", "the map namespaces"))?;
+            found.extend(key.try_into().map(u32::from_ne_bytes));
+        }
+        Ok(found)
     }
 }

@@ -1,4 +1,4 @@
-//! The map `chosen` of the iterators that act on some sockets only.
+//! The map `chosen` of the programs that act on some sockets only.
 
 use libbpf_rs::{MapCore, MapFlags, Object, OpenObject};
 

@@ -176,7 +176,7 @@ fn retire_beside(
     let is_chosen = |own: &Handshake| chosen.contains(own);
     until(deadline, maps, is_chosen, progress, || {
         // A server's end may enrol after its client's was told; its messages count from then.
-        let told = marks.set(maps)?;
+        let told = marks.set()?;
         let anew = told + maps.stop_targeting(chosen.iter().copied())? > 0;
         release(maps, &ends, &mut free, is_chosen, &senders(anew)?)
     })

@@ -51,9 +51,9 @@ impl Earlier {
             .load()
             .map_err(Error::bpf("load", "the iterators over earlier connections"))?;
         Ok(Self {
-            find: object::attach_iterator(&object, "beeline_earlier", None)?,
-            facts: object::attach_iterator(&object, "beeline_newcomers", None)?,
-            remember: object::attach_iterator(&object, "beeline_remember", None)?,
+            find: object::attach_iterator(&object, "beeline_earlier")?,
+            facts: object::attach_iterator(&object, "beeline_newcomers")?,
+            remember: object::attach_iterator(&object, "beeline_remember")?,
             object,
         })
     }
@@ -94,9 +94,9 @@ impl Earlier {
         })?;
         let records = bytes.chunks_exact(size_of::<EndRecord>());
         let records = records.filter_map(EndRecord::read);
-        let by_cookie: HashMap<_, _> = records.map(|record| (record.cookie, record)).collect();
+        let by_inode: HashMap<_, _> = records.map(|record| (record.inode, record)).collect();
         let both = |pair: &Pair| {
-            let [client, server] = [pair.client, pair.server].map(|end| by_cookie.get(&end));
+            let [client, server] = [pair.client, pair.server].map(|end| by_inode.get(&end));
             Some(Connection {
                 client: *client?,
                 server: *server?,
@@ -122,7 +122,7 @@ impl Earlier {
                 flags: end.end.flags.into(),
                 pad: 0,
             };
-            (end.cookie, newcomer)
+            (end.inode, newcomer)
         };
         let chosen = found[..found.len().min(Self::AT_ONCE)].iter();
         let ends = chosen.flat_map(|(both, limit)| [(both.client, *limit), (both.server, *limit)]);
@@ -132,7 +132,7 @@ impl Earlier {
         self.among(&newcomers, || netns::sweep(&self.remember, &namespaces, 2))
     }
 
-    /// Does something while the map of newcomers has these, by their cookies.
+    /// Does something while the map of newcomers has these, by the inodes of their files.
     fn among<T>(
         &self,
         newcomers: &[(u64, Newcomer)],
@@ -140,13 +140,13 @@ impl Earlier {
     ) -> Result<T> {
         const WHAT: &str = "the map newcomers";
         let map = object::map(&self.object, "newcomers");
-        for (cookie, newcomer) in newcomers {
-            map.update(&cookie.to_ne_bytes(), newcomer.bytes(), MapFlags::ANY)
+        for (inode, newcomer) in newcomers {
+            map.update(&inode.to_ne_bytes(), newcomer.bytes(), MapFlags::ANY)
                 .map_err(Error::bpf("add to", WHAT))?;
         }
         let done = act()?;
-        for (cookie, _) in newcomers {
-            map.delete(&cookie.to_ne_bytes())
+        for (inode, _) in newcomers {
+            map.delete(&inode.to_ne_bytes())
                 .map_err(Error::bpf("remove from", WHAT))?;
         }
         Ok(done)
@@ -157,7 +157,7 @@ impl Earlier {
 fn one_for_each_socket(views: impl Iterator<Item = View>) -> Vec<View> {
     let mut sockets: HashMap<u64, View> = HashMap::new();
     for view in views {
-        let known = sockets.entry(view.cookie).or_insert(view);
+        let known = sockets.entry(view.socket).or_insert(view);
         if (known.inode, known.device) != (view.inode, view.device) || view.is_newcomer == 0 {
             known.is_newcomer = 0;
         }
@@ -181,12 +181,12 @@ fn pairs(sockets: Vec<View>) -> Vec<Pair> {
         client_view.snd_nxt = client_view.snd_nxt.wrapping_add(1);
         let server = (*servers.get(&client_view.mirror())?)?;
         // One may be connected to itself.
-        let is_pair = client.cookie != server.cookie;
+        let is_pair = client.socket != server.socket;
         let are_newcomers = client.is_newcomer != 0 && server.is_newcomer != 0;
         (is_pair && are_newcomers).then_some(Pair {
             client_view,
-            client: client.cookie,
-            server: server.cookie,
+            client: client.socket,
+            server: server.socket,
         })
     };
     let found = sockets.iter().filter(|socket| is_only(socket));
@@ -197,16 +197,16 @@ fn pairs(sockets: Vec<View>) -> Vec<Pair> {
 mod tests {
     use super::*;
 
-    fn socket(cookie: u64, snd_nxt: u32, rcv_nxt: u32) -> View {
+    fn socket(socket: u64, snd_nxt: u32, rcv_nxt: u32) -> View {
         View {
             own: Handshake { snd_nxt, rcv_nxt },
-            cookie,
+            socket,
             is_newcomer: 1,
             ..View::default()
         }
     }
 
-    fn cookies(sockets: &[View]) -> Vec<(u64, u64)> {
+    fn inodes(sockets: &[View]) -> Vec<(u64, u64)> {
         let found = pairs(sockets.to_vec());
         found
             .iter()
@@ -217,11 +217,11 @@ mod tests {
     #[test]
     fn ends_of_which_one_counts_its_syn_are_a_connection() {
         let (client, server) = (socket(1, u32::MAX, 70), socket(2, 70, 0));
-        assert_eq!(cookies(&[server, client]), [(1, 2)]);
-        assert_eq!(cookies(&[client, socket(2, 70, 1)]), []);
-        assert_eq!(cookies(&[client, socket(2, 71, 0)]), []);
-        assert_eq!(cookies(&[client]), []);
-        assert_eq!(cookies(&[socket(1, 70, 71)]), []);
+        assert_eq!(inodes(&[server, client]), [(1, 2)]);
+        assert_eq!(inodes(&[client, socket(2, 70, 1)]), []);
+        assert_eq!(inodes(&[client, socket(2, 71, 0)]), []);
+        assert_eq!(inodes(&[client]), []);
+        assert_eq!(inodes(&[socket(1, 70, 71)]), []);
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
         let (client, server) = (socket(1, 9, 70), socket(2, 70, 10));
         for mut third in [socket(3, 70, 10), socket(3, 9, 70)] {
             third.is_newcomer = 0;
-            assert_eq!(cookies(&[client, server, third]), []);
+            assert_eq!(inodes(&[client, server, third]), []);
         }
     }
 
@@ -238,19 +238,19 @@ mod tests {
         for known in [0, 1] {
             let mut both = [socket(1, 9, 70), socket(2, 70, 10)];
             both[known].is_newcomer = 0;
-            assert_eq!(cookies(&both), []);
+            assert_eq!(inodes(&both), []);
         }
     }
 
     #[test]
     fn a_socket_of_two_programs_is_no_newcomer() {
-        let of = |cookie, inode| View {
+        let of = |number, inode| View {
             inode,
-            ..socket(cookie, 9, 70)
+            ..socket(number, 9, 70)
         };
         let views = [of(1, 7), of(2, 8), of(1, 7), of(2, 9), of(2, 8)];
         let sockets = one_for_each_socket(views.into_iter());
-        let newcomers = sockets.iter().map(|one| (one.cookie, one.is_newcomer));
+        let newcomers = sockets.iter().map(|one| (one.socket, one.is_newcomer));
         assert_eq!(
             newcomers.collect::<HashMap<_, _>>(),
             HashMap::from([(1, 1), (2, 0)])

@@ -1,39 +1,47 @@
 //! The enrolled sockets, read from the kernel.
 
-use std::io::{self, ErrorKind, Read};
 use std::sync::{Mutex, PoisonError};
 
-use libbpf_rs::{Iter, Object};
+use libbpf_rs::Object;
 
-use crate::abi::{EndRecord, EndReport, Wire};
+use crate::abi::{Asked, Candidate, END_RETURNS, END_WAITING, EndRecord, EndReport, Side, Wire};
 use crate::maps::Maps;
 use crate::{Error, Result, object};
 
-/// A loaded iterator over sockets; list as often as you like.
-pub struct Ends(Look);
+/// A loaded program that reports sockets; list as often as you like.
+pub struct Ends {
+    look: Look,
+    never_enrolled: bool,
+}
 
 impl Ends {
-    /// Loads the iterator over the sockets of `maps` that are or were enrolled.
+    /// Loads the program that reports the sockets of `maps` that are or were enrolled.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn load(maps: &Maps) -> Result<Self> {
-        Look::load(maps, "beeline_ends").map(Self)
+        Ok(Self {
+            look: Look::load(maps)?,
+            never_enrolled: false,
+        })
     }
 
-    /// Loads the iterator over those that wait to be enrolled for the first time, as an end blocks.
+    /// Loads it for those that wait to be enrolled for the first time, as an end blocks.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn waiting(maps: &Maps) -> Result<Self> {
-        Look::load(maps, "beeline_waiting").map(Self)
+        Ok(Self {
+            look: Look::load(maps)?,
+            never_enrolled: true,
+        })
     }
 
     /// Every such socket that still exists, in no order. Sockets that come or go
     /// meanwhile may be missing or be there twice.
     ///
     /// # Errors
-    /// When the kernel refuses to run the iterator.
+    /// When the kernel refuses to run the program.
     pub fn list(&self, maps: &Maps) -> Result<Vec<EndRecord>> {
         let mut all = Vec::new();
         self.each(maps, |one| all.push(*one))?;
@@ -44,88 +52,110 @@ impl Ends {
     ///
     /// # Errors
     /// As [`Ends::list`].
-    pub fn each(&self, maps: &Maps, see: impl FnMut(&EndRecord)) -> Result<()> {
-        self.0.each(maps, see)
+    pub fn each(&self, maps: &Maps, mut see: impl FnMut(&EndRecord)) -> Result<()> {
+        let asked = if self.never_enrolled {
+            waiting(maps)?
+        } else {
+            known(maps)?
+        };
+        self.look.each(&asked, |report| {
+            if was_never_enrolled(&report.record) == self.never_enrolled {
+                see(&report.record);
+            }
+        })
     }
 }
 
-/// As [`Ends::load`], each socket with its histograms: two and a half times the bytes.
+/// As [`Ends::load`], each socket with its histograms.
 pub struct Tallied(Look);
 
 impl Tallied {
-    /// Loads the iterator over the sockets of `maps` that are or were enrolled.
+    /// Loads the program that reports the sockets of `maps` that are or were enrolled.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn load(maps: &Maps) -> Result<Self> {
-        Look::load(maps, "beeline_tallied").map(Self)
+        Look::load(maps).map(Self)
     }
 
     /// As [`Ends::each`].
     ///
     /// # Errors
-    /// When the kernel refuses to run the iterator.
+    /// When the kernel refuses to run the program.
     pub fn each(&self, maps: &Maps, see: impl FnMut(&EndReport)) -> Result<()> {
-        self.0.each(maps, see)
+        self.0.each(&known(maps)?, see)
     }
 }
 
-/// One of the programs.
+fn was_never_enrolled(record: &EndRecord) -> bool {
+    u32::from(record.end.flags) & (END_WAITING | END_RETURNS) == END_WAITING
+}
+
+/// Who is or was enrolled. One that leaves the maps meanwhile is among those that have left.
+fn known(maps: &Maps) -> Result<Vec<Asked>> {
+    let enrolled = maps.enrolled().into_iter().map(|own| Asked {
+        own,
+        ..Asked::default()
+    });
+    let mut all: Vec<Asked> = enrolled.collect();
+    all.extend(maps.left()?.into_iter().map(by_side));
+    Ok(all)
+}
+
+fn waiting(maps: &Maps) -> Result<Vec<Asked>> {
+    let both = |one: Candidate| [one.conn.client, one.conn.server];
+    let sides = maps.candidates()?.into_iter().flat_map(both);
+    Ok(sides.filter(|side| side.sk != 0).map(by_side).collect())
+}
+
+fn by_side(side: Side) -> Asked {
+    Asked {
+        side,
+        ..Asked::default()
+    }
+}
+
+/// The program.
 struct Look {
     object: Object,
-    program: &'static str,
     /// One look at a time: they have one ring buffer.
     looking: Mutex<()>,
 }
 
 impl Look {
-    fn load(maps: &Maps, program: &'static str) -> Result<Self> {
-        let mut open = object::open_sharing(object::ENDS, "ends", maps, &["ends"])?;
-        for mut one in open.progs_mut() {
-            let chosen = one.name() == program;
-            one.set_autoload(chosen);
-        }
-        let object = open
+    fn load(maps: &Maps) -> Result<Self> {
+        const USED: &[&str] = &["ends", "socks", "left"];
+        let object = object::open_sharing(object::ENDS, "ends", maps, USED)?
             .load()
-            .map_err(Error::bpf("load", "the iterator over sockets"))?;
+            .map_err(Error::bpf("load", "the program that reports sockets"))?;
         Ok(Self {
             object,
-            program,
             looking: Mutex::new(()),
         })
     }
 
-    /// Shows each of what the program reports, a `T`.
-    fn each<T: Wire>(&self, maps: &Maps, mut see: impl FnMut(&T)) -> Result<()> {
-        const WHAT: &str = "the iterator over sockets";
+    /// Shows each of those that are still there.
+    fn each(&self, asked: &[Asked], mut see: impl FnMut(&EndReport)) -> Result<()> {
         let _only_one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let reports = object::map(&self.object, "reports");
         let ring = object::ring(&reports, "the ring buffer of reports", |bytes| {
-            if let Some(report) = T::read(bytes) {
+            if let Some(report) = EndReport::read(bytes) {
                 see(&report);
             }
         })?;
-        let link = object::attach_iterator(&self.object, self.program, Some(maps.get("ends")))?;
-        let mut sockets = Iter::new(&link).map_err(Error::bpf("run", WHAT))?;
-        loop {
-            let state = goes_on(&mut sockets);
-            // Also when it failed, or the next look would find what is left.
+        for some in asked.chunks(object::PACKET_BYTES.end() / size_of::<Asked>()) {
+            let mut bytes: Vec<u8> = some.iter().flat_map(Wire::bytes).copied().collect();
+            // What is not an element is asked for in vain.
+            bytes.resize(bytes.len().max(*object::PACKET_BYTES.start()), 0);
+            object::run(
+                &self.object,
+                "beeline_ends",
+                "the program that reports sockets",
+                &bytes,
+            )?;
             ring.consume()
                 .map_err(Error::bpf("read", "the ring buffer of reports"))?;
-            if !state.map_err(Error::io("read", WHAT))? {
-                return Ok(());
-            }
         }
-    }
-}
-
-/// Lets an iterator run until the ring buffer is full; `false` when it has seen everything.
-fn goes_on(iterator: &mut Iter) -> io::Result<bool> {
-    match iterator.read(&mut [0]) {
-        Ok(read) => Ok(read > 0),
-        Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {
-            Ok(true)
-        }
-        Err(error) => Err(error),
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ pub fn all() -> Result<Vec<Holder>> {
     let object = object::open(object::HOLDERS, "holders")?
         .load()
         .map_err(Error::bpf("load", WHAT))?;
-    let link = object::attach_iterator(&object, "beeline_holders", None)?;
+    let link = object::attach_iterator(&object, "beeline_holders")?;
     let bytes = object::read(&link, WHAT)?;
     Ok(bytes
         .chunks_exact(size_of::<Holder>())

@@ -1,14 +1,17 @@
 //! Keeping connection tracking and NAT from forgetting connections whose data they do not see.
 
+use std::collections::HashSet;
+
 use libbpf_rs::Link;
 
+use crate::abi::End;
+use crate::ends::Ends;
 use crate::maps::Maps;
 use crate::{Error, Result, netns, object};
 
 /// The loaded iterators.
 pub struct Keepalive {
-    /// Over the map `ends`.
-    carriers: Link,
+    ends: Ends,
     /// Over TCP sockets.
     begin: Link,
     over: Link,
@@ -27,9 +30,9 @@ impl Keepalive {
             "the iterators that keep connections alive",
         ))?;
         Ok(Self {
-            carriers: object::attach_iterator(&object, "beeline_carriers", Some(maps.get("ends")))?,
-            begin: object::attach_iterator(&object, "beeline_keepalive", None)?,
-            over: object::attach_iterator(&object, "beeline_keepalive_over", None)?,
+            ends: Ends::load(maps)?,
+            begin: object::attach_iterator(&object, "beeline_keepalive")?,
+            over: object::attach_iterator(&object, "beeline_keepalive_over")?,
         })
     }
 
@@ -39,20 +42,35 @@ impl Keepalive {
     ///
     /// # Errors
     /// When the kernel refuses a step.
-    pub fn begin(&self) -> Result<()> {
-        self.sweep(&self.begin)
+    pub fn begin(&self, maps: &Maps) -> Result<()> {
+        self.sweep(maps, &self.begin)
     }
 
     /// Gives the sockets back their programs' own options; what a program has set meanwhile stays.
     ///
     /// # Errors
     /// As [`Keepalive::begin`].
-    pub fn end(&self) -> Result<()> {
-        self.sweep(&self.over)
+    pub fn end(&self, maps: &Maps) -> Result<()> {
+        self.sweep(maps, &self.over)
     }
 
-    fn sweep(&self, iterator: &Link) -> Result<()> {
-        let carriers = netns::reported(&self.carriers, "the iterator over redirected connections")?;
+    /// Runs it where there is something to do.
+    fn sweep(&self, maps: &Maps, iterator: &Link) -> Result<()> {
+        let mut carriers = HashSet::new();
+        self.ends.each(maps, |end| {
+            if end.end.keepidle_s != 0 || has_redirected(&end.end) {
+                carriers.insert(end.netns);
+            }
+        })?;
         netns::sweep(iterator, &carriers, 1)
     }
+}
+
+/// Something, since the last time.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the datapath compares as many bits"
+)]
+fn has_redirected(end: &End) -> bool {
+    end.redirected_msgs as u32 != end.kept_msgs
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 
 use crate::abi::{
-    ABI, Candidate, Handshake, Mode, Offer, Program, Reason, Settings, Totals, Verdict, Wire,
+    ABI, Candidate, Handshake, Mode, Offer, Program, Reason, Settings, Side, Totals, Verdict, Wire,
 };
 use crate::pins::{FIRST, Pins};
 use crate::socket::monotonic_ns;
@@ -17,13 +17,14 @@ use crate::{Error, Result};
 
 /// Every map that is pinned and shared between versions, in the order of pinning; see
 /// [`FIRST`].
-pub(crate) const SHARED: [&str; 23] = [
+pub(crate) const SHARED: [&str; 24] = [
     FIRST,
     "offers",
     "conns",
     "waiting",
     "socks",
     "targets",
+    "left",
     "expected",
     "ends",
     "programs",
@@ -193,6 +194,34 @@ impl Maps {
     #[must_use]
     pub fn waiting(&self) -> Vec<Handshake> {
         keys(self.get("waiting"))
+    }
+
+    /// Those that wait, as they are known.
+    ///
+    /// # Errors
+    /// When the kernel refuses the look-ups.
+    pub(crate) fn candidates(&self) -> Result<Vec<Candidate>> {
+        let all = elements(self.get("waiting"), "the map waiting")?;
+        Ok(all
+            .filter_map(|(_, value)| Candidate::read(&value))
+            .collect())
+    }
+
+    /// Where the sockets are that have left the maps.
+    ///
+    /// # Errors
+    /// When the kernel refuses the look-ups.
+    pub(crate) fn left(&self) -> Result<Vec<Side>> {
+        let number = |bytes: Vec<u8>| Some(u64::from_ne_bytes(bytes.try_into().ok()?));
+        let side = |(cookie, sk)| {
+            Some(Side {
+                sk: number(sk)?,
+                cookie: number(cookie)?,
+            })
+        };
+        Ok(elements(self.get("left"), "the map left")?
+            .filter_map(side)
+            .collect())
     }
 
     /// Says that the rules in force let these connections pass, each by the client's view, if they still
@@ -389,6 +418,18 @@ fn remove(map: &MapHandle, key: Handshake, what: &str) -> Result<bool> {
 
 fn keys(map: &MapHandle) -> Vec<Handshake> {
     map.keys().filter_map(|key| Handshake::read(&key)).collect()
+}
+
+/// Elements that are looked up with one call, at least as many as can be in one bucket of a hash.
+const BATCH: u32 = 4096;
+
+/// The keys and values of a hash.
+fn elements<'a>(
+    map: &'a MapHandle,
+    what: &str,
+) -> Result<impl Iterator<Item = (Vec<u8>, Vec<u8>)> + 'a> {
+    map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)
+        .map_err(Error::bpf("read", what))
 }
 
 fn add(sum: &mut Totals, one: &Totals) {

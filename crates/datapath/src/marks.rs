@@ -17,24 +17,25 @@ impl Marks {
     /// Chooses ends by their own views of their handshakes; tells nobody yet.
     ///
     /// # Errors
-    /// When the kernel refuses the iterator or its map.
+    /// When the kernel refuses the program or its map.
     pub(crate) fn load(maps: &Maps, chosen: &HashSet<Handshake>, reason: Reason) -> Result<Self> {
-        let mut open = object::open_sharing(object::RETIRE, "retire", maps, &["ends"])?;
+        let mut open = object::open_sharing(object::RETIRE, "retire", maps, &["ends", "socks"])?;
         chosen::size(&mut open, chosen.len())?;
         let object = open
             .load()
-            .map_err(Error::bpf("load", "the iterator that retires sockets"))?;
+            .map_err(Error::bpf("load", "the program that retires sockets"))?;
         chosen::add(&object, chosen.iter().copied(), reason as u32)?;
         Ok(Self { object })
     }
 
-    /// Tells every chosen end that exists now. Returns how many had not been told before; messages
-    /// of these whose verdict is older may still be on their way.
+    /// Tells every chosen end that is in the maps now. Returns how many had not been told before;
+    /// messages of these whose verdict is older may still be on their way.
     ///
     /// # Errors
-    /// When the kernel refuses to run the iterator.
-    pub(crate) fn set(&self, maps: &Maps) -> Result<usize> {
-        let told = object::iterate(&self.object, "beeline_retire", maps)?;
-        Ok(told.len() / size_of::<Handshake>())
+    /// When the kernel refuses to run the program.
+    pub(crate) fn set(&self) -> Result<usize> {
+        let what = "the program that retires sockets";
+        let told = object::call(&self.object, "beeline_retire", what)?;
+        Ok(told as usize)
     }
 }

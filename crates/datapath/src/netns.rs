@@ -37,13 +37,6 @@ pub(crate) fn sweep(iterator: &Link, namespaces: &HashSet<u32>, times: usize) ->
     Ok(())
 }
 
-/// The network namespaces, by their inode numbers, that an attached iterator reports; `what` is it in words.
-pub(crate) fn reported(iterator: &Link, what: &str) -> Result<HashSet<u32>> {
-    let bytes = object::read(iterator, what)?;
-    let number = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().expect("four of them"));
-    Ok(bytes.chunks_exact(4).map(number).collect())
-}
-
 /// Adds to `found` those of the namespaces `wanted` that it lacks and that a process is in or holds a
 /// descriptor of. Some may stay unknown.
 ///

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 use libbpf_rs::{
-    Iter, Link, Map, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, ProgramMut, RingBuffer,
-    RingBufferBuilder,
+    Iter, Link, Map, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, ProgramInput,
+    ProgramMut, RingBuffer, RingBufferBuilder,
 };
 
 use crate::maps::{Maps, SHARED};
@@ -19,14 +19,14 @@ pub(crate) struct Elf<T: ?Sized>(pub T);
 pub(crate) static SOCKET: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/socket.bpf.o")));
 
-/// The iterator over enrolled sockets.
+/// The program that reports sockets.
 pub(crate) static ENDS: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/ends.bpf.o")));
 
 /// The iterator over files.
 pub(crate) static HOLDERS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/holders.bpf.o")));
 
-/// The iterator that tells sockets to redirect no more.
+/// The program that tells sockets to redirect no more.
 pub(crate) static RETIRE: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/retire.bpf.o")));
 
@@ -112,18 +112,11 @@ pub(crate) fn open_sharing(
     Ok(open)
 }
 
-/// Attaches an iterator of an object, over the elements of a map if it is one over these.
-pub(crate) fn attach_iterator(
-    object: &Object,
-    name: &str,
-    map: Option<&MapHandle>,
-) -> Result<Link> {
-    let program = program(object, name);
-    let link = match map {
-        Some(map) => program.attach_iter(map.as_fd()),
-        None => program.attach(),
-    };
-    link.map_err(Error::bpf("attach the iterator", name))
+/// Attaches an iterator of an object.
+pub(crate) fn attach_iterator(object: &Object, name: &str) -> Result<Link> {
+    program(object, name)
+        .attach()
+        .map_err(Error::bpf("attach the iterator", name))
 }
 
 /// Runs an attached iterator, `what` in words, and returns what it wrote.
@@ -136,12 +129,26 @@ pub(crate) fn read(iterator: &Link, what: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Runs an iterator of an object over the map `ends`, and returns what it wrote.
-pub(crate) fn iterate(object: &Object, name: &str, maps: &Maps) -> Result<Vec<u8>> {
-    read(
-        &attach_iterator(object, name, Some(maps.get("ends")))?,
-        "the iterator over sockets",
-    )
+/// What a program of the kind tc takes for a packet has this many bytes at least, and at most about a page
+/// (bpf_prog_test_run_skb, net/bpf/test_run.c, 6.18).
+pub(crate) const PACKET_BYTES: std::ops::RangeInclusive<usize> = 64..=3072;
+
+/// Runs a program of the kind tc once, `what` in words, with these bytes in the place of a packet, and returns
+/// what it returns.
+pub(crate) fn run(object: &Object, name: &str, what: &str, bytes: &[u8]) -> Result<u32> {
+    let input = ProgramInput {
+        data_in: Some(bytes),
+        ..ProgramInput::default()
+    };
+    let output = program(object, name)
+        .test_run(input)
+        .map_err(Error::bpf("run", what))?;
+    Ok(output.return_value)
+}
+
+/// As [`run`], of a program that does not look at the packet.
+pub(crate) fn call(object: &Object, name: &str, what: &str) -> Result<u32> {
+    run(object, name, what, &[0; *PACKET_BYTES.start()])
 }
 
 /// Opens a ring buffer, `what` in words, whose elements are handed to `take`.

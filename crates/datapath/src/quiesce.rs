@@ -105,7 +105,7 @@ impl Threads {
         let object = object::open(object::THREADS, "threads")?
             .load()
             .map_err(Error::bpf("load", Self::WHAT))?;
-        let link = object::attach_iterator(&object, "beeline_threads", None)?;
+        let link = object::attach_iterator(&object, "beeline_threads")?;
         Ok(Self {
             _object: object,
             link,

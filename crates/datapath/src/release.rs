@@ -36,13 +36,13 @@ impl Release {
     /// # Errors
     /// When the kernel refuses the iterator or its map.
     pub(crate) fn load(maps: &Maps, sockets: usize) -> Result<Self> {
-        const USED: &[&str] = &["ends", "socks", "expected"];
+        const USED: &[&str] = &["ends", "socks", "left", "expected"];
         let mut open = object::open_sharing(object::RELEASE, "release", maps, USED)?;
         chosen::size(&mut open, sockets)?;
         let object = open
             .load()
             .map_err(Error::bpf("load", "the iterator that releases sockets"))?;
-        let link = object::attach_iterator(&object, "beeline_release", None)?;
+        let link = object::attach_iterator(&object, "beeline_release")?;
         Ok(Self {
             object,
             link: Arc::new(link),

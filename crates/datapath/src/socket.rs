@@ -99,6 +99,7 @@ impl SocketPath {
             ("conns", options.connections),
             ("socks", options.connections.saturating_mul(2)),
             ("targets", options.connections.saturating_mul(2)),
+            ("left", options.connections.saturating_mul(2)),
             ("expected", options.connections.saturating_mul(2)),
         ];
         for (name, entries) in sizes {

@@ -88,10 +88,10 @@ kernel_test! {
         let stage = Stage::forgotten_after(MEMORY)?;
         let keepalive = Keepalive::load(&bed)?;
         stage.talk_long(|| {
-            keepalive.begin()?;
+            keepalive.begin(&bed)?;
             talk(&stage.a, &stage.b)?;
             thread::sleep(MOMENT);
-            Ok(keepalive.end()?)
+            Ok(keepalive.end(&bed)?)
         })?;
         assert!(stage.is_known()?);
         assert_eq!((options(&stage.a).0, options(&stage.b).0), (0, 0));
@@ -123,36 +123,36 @@ kernel_test! {
         let keepalive = Keepalive::load(&bed)?;
         let now = || (options(&a), options(&b));
         // Nothing was redirected yet.
-        keepalive.begin()?;
+        keepalive.begin(&bed)?;
         assert_eq!(now(), before);
         for _ in 0..2 {
             talk(&a, &b)?;
-            keepalive.begin()?;
+            keepalive.begin(&bed)?;
             assert_eq!(now(), ((1, 1), (1, 1)));
         }
         for _ in 0..2 {
-            keepalive.end()?;
+            keepalive.end(&bed)?;
             assert_eq!(now(), before);
-            keepalive.begin()?;
+            keepalive.begin(&bed)?;
         }
         // What the program sets meanwhile stays.
         talk(&b, &a)?;
         set_option(&b, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-        keepalive.begin()?;
-        keepalive.end()?;
+        keepalive.begin(&bed)?;
+        keepalive.end(&bed)?;
         assert_eq!(options(&b).0, 1);
         set_option(&b, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0)?;
         // Nothing since, and on another connection something was.
         talk(&other.0, &other.1)?;
-        keepalive.begin()?;
+        keepalive.begin(&bed)?;
         assert_eq!(now(), before);
-        keepalive.end()?;
+        keepalive.end(&bed)?;
         talk(&a, &b)?;
-        keepalive.end()?;
+        keepalive.end(&bed)?;
         assert_eq!(now(), before);
         talk(&a, &b)?;
         bed.set_mode(Mode::Detaching)?;
-        keepalive.begin()?;
+        keepalive.begin(&bed)?;
         assert_eq!(now(), before);
         Ok(())
     }
@@ -168,11 +168,11 @@ kernel_test! {
         let stay = [(0, 5), (1, 5), (1, 1), (0, 1)];
         for ((level, name, value), stay) in sets.into_iter().zip(stay) {
             talk(&a, &b)?;
-            keepalive.begin()?;
+            keepalive.begin(&bed)?;
             assert_eq!((options(&a), options(&b)), ((1, 1), (1, 1)));
             set_option(&b, level, name, value)?;
             assert_eq!(options(&b), stay, "at once");
-            keepalive.end()?;
+            keepalive.end(&bed)?;
             assert_eq!((options(&a), options(&b)), ((0, default), stay));
         }
         Ok(())
@@ -186,7 +186,7 @@ kernel_test! {
         client.command("sysctl").args(["-qw", "net.ipv4.tcp_fin_timeout=120"]).run()?;
         let keepalive = Keepalive::load(&bed)?;
         talk(&a, &b)?;
-        keepalive.begin()?;
+        keepalive.begin(&bed)?;
         drop(a);
         let timer = || -> Result<Option<String>> {
             let text = client.run(|| fs::read_to_string("/proc/thread-self/net/tcp"))??;
@@ -196,7 +196,7 @@ kernel_test! {
         };
         wait_for("the acknowledgement of the FIN", SOON, || matches!(timer(), Ok(Some(_))))?;
         assert_eq!(timer()?.as_deref(), Some(KEEPALIVE_TIMER));
-        keepalive.end()?;
+        keepalive.end(&bed)?;
         assert_eq!(timer()?.as_deref(), Some(KEEPALIVE_TIMER));
         Ok(())
     }
@@ -207,7 +207,7 @@ kernel_test! {
         let before = (options(&a), options(&b));
         let keepalive = Keepalive::load(&bed)?;
         talk(&a, &b)?;
-        keepalive.begin()?;
+        keepalive.begin(&bed)?;
         let outcome = drain::retire(&bed, &bed.conns(), Reason::Retired, Instant::now() + SOON, |_| {})?;
         assert!(matches!(outcome, Outcome::Done { .. }));
         assert_eq!((options(&a), options(&b)), before);

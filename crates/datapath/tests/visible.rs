@@ -8,12 +8,16 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::thread;
+use std::time::Instant;
 
 use common::{
     Bed, Connection, Dropping, PLAIN_ACKS, Result, SOON, on_both_paths, option, talk, unread,
 };
+use datapath::abi::Reason;
+use datapath::drain;
 use datapath::probe;
 use datapath::socket::Options;
+use libbpf_rs::{MapCore, MapFlags};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 use testbed::traffic::{self, accept, pair};
@@ -90,6 +94,22 @@ fn run_on(cpu: usize) -> Result {
 }
 
 kernel_test! {
+    /// What is known of where it was does not stand for who is there now.
+    fn socket_that_left_and_is_gone_is_not_listed(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (_node, web, client) = pods()?;
+        let _pair = pair(&client, &web, web.ip())?;
+        drain::retire(&bed, &bed.conns(), Reason::Retired, Instant::now() + SOON, |_| {})?;
+        assert_eq!((bed.enrolled().len(), bed.left(), bed.ends()?.len()), (0, 2, 2));
+        let left = bed.get("left");
+        let cookie = left.keys().next().ok_or("none has left")?;
+        let at = left.lookup(&cookie, MapFlags::ANY)?.ok_or("it has not left")?;
+        left.update(&u64::MAX.to_ne_bytes(), &at, MapFlags::NO_EXIST)?;
+        assert_eq!(bed.ends()?.len(), 2);
+        assert_eq!(bed.left(), 2, "it is forgotten");
+        Ok(())
+    }
+
     fn tcp_info_does_not_count_redirected_bytes(cgroup: &Cgroup) -> Result {
         let (_node, web, client) = pods()?;
         for is_enrolled in [false, true] {

@@ -27,11 +27,11 @@ pub(super) fn run(maps: &Maps) {
 fn keep(maps: &Maps) -> Result<()> {
     let keepalive = Keepalive::load(maps)?;
     // What an agent took that was killed in between.
-    keepalive.end()?;
+    keepalive.end(maps)?;
     loop {
-        keepalive.begin()?;
+        keepalive.begin(maps)?;
         thread::sleep(MOMENT);
-        keepalive.end()?;
+        keepalive.end(maps)?;
         thread::sleep(PERIOD);
     }
 }

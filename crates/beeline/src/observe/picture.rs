@@ -84,7 +84,7 @@ impl Camera {
     /// Nothing is looked at yet.
     ///
     /// # Errors
-    /// When the kernel refuses the iterator over sockets.
+    /// When the kernel refuses the program that reports sockets.
     pub fn new(instance: &Instance, maps: &Maps) -> Result<Self> {
         Ok(Self::of(instance, Lens::Facts(Ends::load(maps)?)))
     }

@@ -3,16 +3,26 @@
 #ifndef BEELINE_FILE_H
 #define BEELINE_FILE_H
 
-#include "../vmlinux.h"
-#include <bpf/bpf_helpers.h>
+#include "../uapi.h"
+#include "sock.h"
 
-/* The TCP socket behind a file; 0 for any other. */
+static __always_inline bool is_tcp(struct sock *sk)
+{
+	__u16 family = READ(sock, sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) &&
+	       READ(sock, sk, sk_type) == SOCK_STREAM && READ(sock, sk, sk_protocol) == IPPROTO_TCP;
+}
+
+/* The TCP socket behind a file; 0 for any other. Some kernels let no helper have what a structure points to that
+ * another helper returned, so that it is only good for reading.
+ */
 static __always_inline struct sock *tcp_sock_of(struct file *file)
 {
 	struct socket *socket = bpf_sock_from_file(file);
 	struct sock *sk = socket ? socket->sk : 0;
 
-	return sk && bpf_skc_to_tcp_sock(sk) ? sk : 0;
+	return sk && is_tcp(sk) ? sk : 0;
 }
 
 #endif

@@ -55,14 +55,19 @@ static __always_inline void may_come_back(struct conn *conn, struct handshake cl
 	bpf_map_delete_elem(&conns, &client);
 }
 
-/* The socket has left for what its connection carries. */
-static __always_inline void is_out(struct end *end, struct conn *conn, struct handshake client)
+/* The socket leaves for what its connection carries. Before it is out of the maps: whoever retires it looks for it there
+ * first, and then lets it wait no more.
+ */
+static __always_inline void goes_out(struct end *end, struct conn *conn, struct handshake client)
 {
 	end->flags |= END_WAITING | END_RETURNS;
 	end->small_writes = 0;
 	end->peer_sk = 0;
-	if (of_peer(end, say(conn, end, SIDE_OUT)) & SIDE_OUT)
-		may_come_back(conn, client);
+	if (!(of_peer(end, say(conn, end, SIDE_OUT)) & SIDE_OUT))
+		return;
+	may_come_back(conn, client);
+	if (end->retiring)
+		bpf_map_delete_elem(&waiting, &client);
 }
 
 /* The program made the socket block, and nothing may wake its reader for nothing from here on; or it
@@ -93,12 +98,12 @@ static __always_inline void leave_if_unfit(struct sock *sk, struct end *end)
 	    ((peer & (SIDE_REDIRECTS | SIDE_SETTLED)) == SIDE_REDIRECTS &&
 	     !others_sleep(sock_of(peer_side(conn, end)), 0)))
 		return;
-	leave_socks(sk, &own);
 	/* No message will say it. */
 	end->tx = TX_KERNEL;
 	end->tx_reason = conn->leaves ?: is_blocking(sk) ? REASON_BLOCKING : REASON_OPTION;
 	if (conn->leaves)
-		is_out(end, conn, client);
+		goes_out(end, conn, client);
+	leave_socks(sk, &own);
 }
 
 #endif

@@ -72,6 +72,15 @@ struct {
 	__type(value, __u64);
 } targets SEC(".maps");
 
+/* Where those are that have left `socks` and are plain TCP again, by their cookies: user space cannot find them otherwise. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 2 * DEFAULT_CONNECTIONS);
+	__type(key, __u64);
+	__type(value, __u64); /* its address in the kernel */
+} left SEC(".maps");
+
 /* What comes next over the kernel path into the queue of a socket in `socks`, by its cookie: lib/overlap.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -89,7 +98,7 @@ struct {
 	__type(value, __u32); /* enum verdict */
 } programs SEC(".maps");
 
-/* The program that called listen, by the cookie of the socket. A request socket shows no more of its
+/* The program that called listen, by the inode of the socket. A request socket shows no more of its
  * listener than its address.
  */
 struct {

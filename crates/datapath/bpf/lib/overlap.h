@@ -35,8 +35,11 @@ static __always_inline void expect_no_more(__u64 cookie)
 
 static __always_inline void leave_socks(struct sock *sk, const struct handshake *own)
 {
+	__u64 cookie = sock_cookie(sk), at = (__u64)sk;
+
+	bpf_map_update_elem(&left, &cookie, &at, BPF_ANY);
 	bpf_map_delete_elem(&socks, own);
-	expect_no_more(sock_cookie(sk));
+	expect_no_more(cookie);
 }
 
 struct overlap {

@@ -94,6 +94,16 @@ static __always_inline __u64 sock_cookie(struct sock *sk)
 	return READ(sock, sk, __sk_common.skc_cookie.counter);
 }
 
+/* The number of its inode, which no other socket has while it lives; 0 if it has none. Linux 6.18 keeps it in the socket;
+ * before, only its file tells.
+ */
+static __always_inline __u64 sock_inode(struct sock *sk)
+{
+	if (bpf_core_field_exists(sk->sk_ino))
+		return BPF_CORE_READ(sk, sk_ino);
+	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+}
+
 /* Whether reads of the socket may sleep; one that was not accepted yet has no file. */
 static __always_inline bool is_blocking(struct sock *sk)
 {

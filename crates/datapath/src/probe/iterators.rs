@@ -14,7 +14,7 @@ use crate::quiesce::Quiesce;
 use crate::release::Release;
 use crate::{Error, Result, holders, object};
 
-/// An object of iterators; `bpf/<name>.bpf.c`.
+/// An object of iterators, or of a program that is run like one; `bpf/<name>.bpf.c`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Iterators {
     /// Over processes and their listeners.
@@ -36,7 +36,7 @@ pub enum Iterators {
 }
 
 impl Iterators {
-    /// All of them, but for the one over enrolled sockets, which [`super::socket_path`] runs.
+    /// All of them, but for the one that reports enrolled sockets, which [`super::socket_path`] runs.
     pub const ALL: [Self; 8] = [
         Self::Programs,
         Self::Holders,

@@ -50,7 +50,7 @@ pub fn features() -> Result<Vec<Feature>> {
 pub struct SocketPathReport {
     /// Loading programs and maps, in the sizes that `run` uses by default.
     pub load: Attempt,
-    /// Loading and running the iterator over enrolled sockets; `None` when there is nothing to
+    /// Loading and running the program that reports enrolled sockets; `None` when there is nothing to
     /// run it over, as `load` was refused.
     pub iterate: Option<Attempt>,
 }

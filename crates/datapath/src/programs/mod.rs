@@ -209,7 +209,7 @@ impl<'a> Programs<'a> {
     }
 
     fn iterate(&self, name: &str) -> Result<Vec<u8>> {
-        object::read(&object::attach_iterator(&self.object, name, None)?, name)
+        object::read(&object::attach_iterator(&self.object, name)?, name)
     }
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use datapath::Maps;
-use datapath::abi::{EndRecord, Handshake, Program, Reason, Totals, Verdict, Wire};
+use datapath::abi::{End, EndRecord, Handshake, Program, Reason, Totals, Verdict, Wire};
 use datapath::ends::Ends;
 use datapath::socket::{Options, SocketPath};
 use libbpf_rs::{MapCore, MapFlags};
@@ -84,6 +84,11 @@ impl Bed {
         self.get("expected").keys().count()
     }
 
+    /// How many sockets are known to have left the maps.
+    pub fn left(&self) -> usize {
+        self.get("left").keys().count()
+    }
+
     /// What a map has under a key.
     pub fn value<T: Wire>(&self, map: &str, key: &[u8]) -> Result<T> {
         let bytes = self.get(map).lookup(key, MapFlags::ANY)?;
@@ -132,13 +137,15 @@ impl Bed {
                 && self.offers().is_empty()
                 && self.waiting().is_empty()
                 && self.expected() == 0
+                && self.left() == 0
         };
         wait_for("the end of every record", SOON, empty).map_err(|error| {
             format!(
-                "{error}: sockets {:?}, socks {:?}, expected {}, conns {:?}, waiting {:?}, offers {:?}, {}",
+                "{error}: sockets {:?}, socks {:?}, expected {}, left {}, conns {:?}, waiting {:?}, offers {:?}, {}",
                 self.ends(),
                 self.enrolled(),
                 self.expected(),
+                self.left(),
                 self.conns(),
                 self.waiting(),
                 self.offers(),
@@ -164,18 +171,21 @@ impl Bed {
         Ok(())
     }
 
-    /// What was redirected by sockets that exist.
+    /// What enrolled sockets redirected.
     pub fn redirected(&self) -> Result<u64> {
-        Ok(self
-            .ends()?
-            .iter()
-            .map(|end| end.end.redirected_bytes)
-            .sum())
+        Ok(self.of_open(|end| end.redirected_bytes)? + self.totals()?.closed_redirected_bytes)
     }
 
-    /// What was sent over the kernel path by sockets that exist.
+    /// What enrolled sockets sent over the kernel path.
     pub fn over_kernel(&self) -> Result<u64> {
-        Ok(self.ends()?.iter().map(|end| end.end.kernel_bytes).sum())
+        Ok(self.of_open(|end| end.kernel_bytes)? + self.totals()?.closed_kernel_bytes)
+    }
+
+    /// A sum over ends whose connections are not over.
+    fn of_open(&self, bytes: impl Fn(&End) -> u64) -> Result<u64> {
+        let ends = self.ends()?;
+        let open = ends.iter().filter(|one| !one.end.is_closed());
+        Ok(open.map(|one| bytes(&one.end)).sum())
     }
 
     /// Bytes of all ends that were redirected, and that took the kernel path.

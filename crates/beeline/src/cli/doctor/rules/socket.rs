@@ -179,12 +179,12 @@ fn load(report: &SocketPathReport) -> Check {
 
 fn iterate(report: &SocketPathReport) -> Check {
     const NAME: &str = "sockets can be listed";
-    let works = "iter/bpf_sk_storage_map loads and runs";
+    let works = "the program that reports them loads and runs";
     let Some(attempt) = &report.iterate else {
         return Check::not_tried(NAME, "programs that load");
     };
     check_attempt(NAME, attempt, works, |words| {
-        let advice = "`beeline conns` and `beeline detach` need it: run Linux 5.10 or later";
+        let advice = "`beeline conns` and `beeline detach` need it: run Linux 5.17 or later";
         Check::missing(NAME, words, advice)
     })
 }

@@ -24,6 +24,7 @@ fn main() {
         "keepalive",
         "splice",
         "threads",
+        "tidy",
         "setsockopt",
         "probe",
     ] {

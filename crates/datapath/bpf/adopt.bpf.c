@@ -137,7 +137,8 @@ static __always_inline bool enter_maps(struct tcp_sock *tp, struct handshake *ow
 {
 	__u64 cookie = sock_cookie((struct sock *)tp);
 
-	if (expect(cookie, READ(tcp_sock, tp, rcv_nxt)) && enter_sockmaps(tp, own))
+	if (expect((struct sock *)tp, cookie, READ(tcp_sock, tp, rcv_nxt)) &&
+	    enter_sockmaps(tp, own))
 		return true;
 	expect_no_more(cookie);
 	return false;

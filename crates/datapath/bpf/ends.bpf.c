@@ -94,13 +94,8 @@ static __always_inline void look_up(struct handshake *own)
 static __always_inline void read_at(struct side *side)
 {
 	struct sock *sk = sock_of(side);
-	struct end *end;
+	struct end *end = stored_end(sk);
 
-	if (sock_cookie(sk) != side->cookie) {
-		bpf_map_delete_elem(&left, &side->cookie);
-		return;
-	}
-	end = stored_end(sk);
 	if (end)
 		report(sk, (struct enrolled *)end, side->cookie);
 }

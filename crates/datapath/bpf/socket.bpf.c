@@ -250,12 +250,13 @@ static __always_inline enum reason enter_sockmaps(struct bpf_sock_ops *ops, stru
 }
 
 /* Puts the socket of a sock_ops context into the maps. */
-static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct handshake *own)
+static __always_inline enum reason enter_maps(struct bpf_sock_ops *ops, struct sock *sk,
+					      struct handshake *own)
 {
 	/* From here on the socket has one, which the event tells and the peer compares. */
 	__u64 cookie = bpf_get_socket_cookie(ops);
 	enum reason reason =
-		expect(cookie, own->rcv_nxt) ? enter_sockmaps(ops, own) : REASON_MAP_FULL;
+		expect(sk, cookie, own->rcv_nxt) ? enter_sockmaps(ops, own) : REASON_MAP_FULL;
 
 	if (reason)
 		expect_no_more(cookie);
@@ -291,7 +292,7 @@ static __always_inline enum reason enrol(struct bpf_sock_ops *ops, struct sock *
 
 	if (!ctx_sk || !end || !sums)
 		return REASON_MAP_FULL;
-	reason = enter_maps(ops, &own);
+	reason = enter_maps(ops, sk, &own);
 	if (reason) {
 		bpf_sk_storage_delete(&ends, ctx_sk);
 		return reason;

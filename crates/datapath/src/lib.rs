@@ -31,6 +31,7 @@ pub mod selftest;
 pub mod socket;
 pub mod splice;
 mod symbols;
+pub mod tidy;
 
 pub use error::{Error, Result};
 pub use maps::{Maps, Size};

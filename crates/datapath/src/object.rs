@@ -62,6 +62,9 @@ pub(crate) static SPLICE: &Elf<[u8]> =
 pub(crate) static THREADS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/threads.bpf.o")));
 
+/// The program that forgets sockets which are gone.
+pub(crate) static TIDY: &Elf<[u8]> = &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/tidy.bpf.o")));
+
 /// Iterators over processes and their listeners.
 pub(crate) static PROGRAMS: &Elf<[u8]> =
     &Elf(*include_bytes!(concat!(env!("OUT_DIR"), "/programs.bpf.o")));

@@ -68,10 +68,11 @@ impl Pins {
     /// When it is not ours to look into.
     pub(crate) fn are_found(&self) -> Result<bool> {
         match fs::metadata(self.map(FIRST)) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::bpf(
-                "look into",
-                self.dir.display().to_string(),
-            )(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Error::bpf("look into", self.dir.display().to_string())(
+                    error.into(),
+                ))
+            }
             _ => Ok(self.exist()),
         }
     }

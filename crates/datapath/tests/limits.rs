@@ -123,7 +123,7 @@ kernel_test! {
             bed.get("targets").delete(key.bytes())?;
         }
         for cookie in others_cookies {
-            bed.get("expected").update(&cookie, &[0; 8], MapFlags::NO_EXIST)?;
+            bed.get("expected").update(&cookie, &[0; 16], MapFlags::NO_EXIST)?;
         }
         let also_left = stage.pair()?;
         adopter.look()?;

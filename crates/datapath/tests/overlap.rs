@@ -245,8 +245,8 @@ kernel_test! {
         let (bed, _stage, (a, b)) = kernel_path(cgroup)?;
         let expected = bed.get("expected");
         for cookie in expected.keys() {
-            let seq = expected.lookup(&cookie, MapFlags::ANY)?.ok_or("it is gone")?;
-            let lost = [&seq[..4], &1_u32.to_ne_bytes()].concat();
+            let next = expected.lookup(&cookie, MapFlags::ANY)?.ok_or("it is gone")?;
+            let lost = [&next[..12], &1_u32.to_ne_bytes()].concat();
             expected.update(&cookie, &lost, MapFlags::EXIST)?;
         }
         traffic::write_all(&a, b"hello")?;

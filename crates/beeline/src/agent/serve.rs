@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use datapath::Maps;
 use datapath::programs::Programs;
+use datapath::tidy::Tidy;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -29,7 +30,7 @@ use crate::control::{self, AgentInfo, Request};
 use crate::workload::source::{Feed, News};
 use crate::workload::tree::Tree;
 
-/// Time between two looks for handshakes that never ended.
+/// Time between two looks for handshakes that never ended, and sockets whose end was not told.
 const TIDY: Duration = Duration::from_secs(30);
 
 /// A handshake takes at most as long as a SYN-ACK is repeated: 63 s with the kernel's defaults
@@ -178,9 +179,14 @@ fn learn(live: &Live, source: usize, news: News, maps: &Maps) {
 }
 
 fn tidy_until(stopped: &mpsc::Receiver<()>, maps: &Maps) {
+    let unseen = |error| warn!("sockets whose end was not told are not forgotten: {error}");
+    let tidy = Tidy::load(maps).map_err(unseen).ok();
     while stopped.recv_timeout(TIDY) == Err(RecvTimeoutError::Timeout) {
         if let Err(error) = maps.expire_offers(HANDSHAKE) {
             warn!("handshakes that never ended are not forgotten: {error}");
+        }
+        if let Some(Err(error)) = tidy.as_ref().map(Tidy::look) {
+            unseen(error);
         }
     }
 }

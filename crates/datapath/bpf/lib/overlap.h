@@ -21,9 +21,9 @@
 #define MAX_CUTS 256
 
 /* A socket enters the maps. Nothing is in TCP's receive queue. */
-static __always_inline bool expect(__u64 cookie, __u32 seq)
+static __always_inline bool expect(struct sock *sk, __u64 cookie, __u32 seq)
 {
-	struct expected next = { .seq = seq };
+	struct expected next = { .sk = (__u64)sk, .seq = seq };
 
 	return !bpf_map_update_elem(&expected, &cookie, &next, BPF_ANY);
 }

@@ -12,6 +12,7 @@ use crate::marks::Marks;
 use crate::programs::Programs;
 use crate::quiesce::Quiesce;
 use crate::release::Release;
+use crate::tidy::Tidy;
 use crate::{Error, Result, holders, object};
 
 /// An object of iterators, or of a program that is run like one; `bpf/<name>.bpf.c`.
@@ -33,11 +34,13 @@ pub enum Iterators {
     Keepalive,
     /// Over threads that are awake.
     Threads,
+    /// Forgets sockets that are gone.
+    Tidy,
 }
 
 impl Iterators {
     /// All of them, but for the one that reports enrolled sockets, which [`super::socket_path`] runs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Programs,
         Self::Holders,
         Self::Retire,
@@ -46,6 +49,7 @@ impl Iterators {
         Self::Earlier,
         Self::Keepalive,
         Self::Threads,
+        Self::Tidy,
     ];
 
     /// The name of the file.
@@ -60,6 +64,7 @@ impl Iterators {
             Self::Earlier => "earlier",
             Self::Keepalive => "keepalive",
             Self::Threads => "threads",
+            Self::Tidy => "tidy",
         }
     }
 
@@ -73,6 +78,7 @@ impl Iterators {
             Self::Earlier => Earlier::load(maps).map(drop),
             Self::Keepalive => Keepalive::load(maps).map(drop),
             Self::Threads => Quiesce::begin().map(drop),
+            Self::Tidy => Tidy::load(maps).map(drop),
         }
     }
 }

@@ -233,6 +233,9 @@ fn without(one: Iterators) -> Result<&'static str, &'static str> {
             "live connections are not adopted: those that blocked when they were made, and those from \
              before the agent, stay on the kernel path",
         ),
+        Iterators::Tidy => {
+            Ok("what is known of a socket may stay when the kernel does not tell of its end")
+        }
         Iterators::Holders => Ok("`beeline conns` cannot tell which process has a socket"),
         Iterators::Keepalive => Ok(
             "NAT may forget connections whose data is redirected for longer than connection tracking \

@@ -218,10 +218,10 @@ kernel_test! {
         let Stream { bed, _pods, a, b, .. } = Stream::open(cgroup)?;
         write_all(&a, &vec![7; EXCESS])?;
         let mut page = LatePage::new();
-        let (last, mut reader) = (page.bytes(), b.try_clone()?);
+        let (first, mut reader) = (page.bytes(), b.try_clone()?);
         let all = move || {
             let mut rest = vec![0; EXCESS - PAGE];
-            let got = reader.read_vectored(&mut [IoSliceMut::new(&mut rest), IoSliceMut::new(last)]);
+            let got = reader.read_vectored(&mut [IoSliceMut::new(first), IoSliceMut::new(&mut rest)]);
             assert_eq!(got.expect("all waits"), EXCESS);
         };
         let locks = call_until_asleep(all, "userfault");

@@ -212,7 +212,7 @@ kernel_test! {
         talk(&pair.0, &pair.1)
     }
 
-    /// It leaves by itself, as its reader is behind when it is retired. Nor does it by a record that whoever
+    /// It leaves by itself, as both readers are behind when it is retired. Nor does it by a record that whoever
     /// adopts has found before.
     fn retired_one_that_leaves_by_itself_does_not_come_back(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
@@ -223,10 +223,15 @@ kernel_test! {
         let record = bed.get("waiting").lookup(own.bytes(), MapFlags::ANY)?.ok_or("it does not wait")?;
         come_back(&bed, &adopter)?;
         talk(&pair.0, &pair.1)?;
-        traffic::write_all(&pair.0, b"hello")?;
+        for sender in [&pair.0, &pair.1] {
+            traffic::write_all(sender, b"hello")?;
+        }
         let outcome = drain::retire(&bed, &[own], Reason::Retired, Instant::now(), |_| {})?;
         assert!(matches!(outcome, Outcome::Held(_)), "{outcome:?}");
-        traffic::read_all(&pair.1, &mut [0; 5])?;
+        assert_eq!(bed.enrolled().len(), 2);
+        for reader in [&pair.1, &pair.0] {
+            traffic::read_all(reader, &mut [0; 5])?;
+        }
         SockRef::from(&pair.0).send_out_of_band(b"!")?;
         wait_for("both to leave", SOON, || talk(&pair.1, &pair.0).is_ok() && bed.enrolled().is_empty())?;
         assert!(bed.waiting().is_empty());

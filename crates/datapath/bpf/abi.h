@@ -16,7 +16,7 @@ enum abi_version {
 
 /* The next segment for a socket that is enrolled, over the kernel path. */
 struct expected {
-	__u64 sk; /* address in the kernel */
+	__u64 sk; /* address in the kernel; first, for tidy.bpf.c */
 	__u32 seq; /* number of its first byte, if all before was cut off */
 	__u32 lost; /* something could not be cut off: nothing more may come */
 };

@@ -14,16 +14,9 @@ static __always_inline bool is_gone(__u64 sk, __u64 cookie)
 	return sock_cookie((struct sock *)sk) != cookie;
 }
 
-static long look_at_expected(struct bpf_map *map, const __u64 *cookie, struct expected *next,
-			     void *nothing __attribute__((unused)))
-{
-	if (is_gone(next->sk, *cookie))
-		bpf_map_delete_elem(map, cookie);
-	return 0;
-}
-
-static long look_at_left(struct bpf_map *map, const __u64 *cookie, __u64 *sk,
-			 void *nothing __attribute__((unused)))
+/* What is known of a socket, in either map, begins with its address. */
+static long look_at(struct bpf_map *map, const __u64 *cookie, const __u64 *sk,
+		    void *nothing __attribute__((unused)))
 {
 	if (is_gone(*sk, *cookie))
 		bpf_map_delete_elem(map, cookie);
@@ -34,7 +27,7 @@ static long look_at_left(struct bpf_map *map, const __u64 *cookie, __u64 *sk,
 SEC("tc")
 int beeline_tidy(struct __sk_buff *nothing __attribute__((unused)))
 {
-	bpf_for_each_map_elem(&expected, look_at_expected, 0, 0);
-	bpf_for_each_map_elem(&left, look_at_left, 0, 0);
+	bpf_for_each_map_elem(&expected, look_at, 0, 0);
+	bpf_for_each_map_elem(&left, look_at, 0, 0);
 	return 0;
 }

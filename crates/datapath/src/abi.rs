@@ -43,12 +43,6 @@ pub(crate) const MAX_NEWCOMERS: usize = types::earlier_limits::MAX_NEWCOMERS.0 a
 /// [`End::flags`] of an end that connected.
 pub(crate) const END_CLIENT: u32 = types::end_flag::END_CLIENT.0;
 
-/// [`End::flags`] of an end that waits to be enrolled.
-pub(crate) const END_WAITING: u32 = types::end_flag::END_WAITING.0;
-
-/// [`End::flags`] of an end that was enrolled before, and waits to be again.
-pub(crate) const END_RETURNS: u32 = types::end_flag::END_RETURNS.0;
-
 /// Most bytes of a message that are captured.
 pub const CAPTURE_MAX: u32 = types::capture_limits::CAPTURE_MAX.0;
 
@@ -124,6 +118,15 @@ impl End {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         u32::from(self.flags) & types::end_flag::END_CLOSED.0 != 0
+    }
+
+    /// Whether it waits to be enrolled for the first time; as in `bpf/lib/sock.h`.
+    pub(crate) fn was_never_enrolled(&self) -> bool {
+        let (waiting, returns) = (
+            types::end_flag::END_WAITING.0,
+            types::end_flag::END_RETURNS.0,
+        );
+        u32::from(self.flags) & (waiting | returns) == waiting
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::Object;
 
-use crate::abi::{Asked, Candidate, END_RETURNS, END_WAITING, EndRecord, EndReport, Side, Wire};
+use crate::abi::{Asked, Candidate, EndRecord, EndReport, Side, Wire};
 use crate::maps::Maps;
 use crate::{Error, Result, object};
 
@@ -59,7 +59,7 @@ impl Ends {
             known(maps)?
         };
         self.look.each(&asked, |report| {
-            if was_never_enrolled(&report.record) == self.never_enrolled {
+            if report.record.end.was_never_enrolled() == self.never_enrolled {
                 see(&report.record);
             }
         })
@@ -85,10 +85,6 @@ impl Tallied {
     pub fn each(&self, maps: &Maps, see: impl FnMut(&EndReport)) -> Result<()> {
         self.0.each(&known(maps)?, see)
     }
-}
-
-fn was_never_enrolled(record: &EndRecord) -> bool {
-    u32::from(record.end.flags) & (END_WAITING | END_RETURNS) == END_WAITING
 }
 
 /// Who is or was enrolled. One that leaves the maps meanwhile is among those that have left.

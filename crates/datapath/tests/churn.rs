@@ -5,7 +5,7 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use common::{Bed, Result, SOON, Sums, expect_connections, expect_reasons};
+use common::{Bed, Result, SOON, expect_connections, expect_reasons};
 use datapath::tidy::Tidy;
 use testbed::{Cgroup, NetNs, kernel_test, wait_for};
 
@@ -79,9 +79,9 @@ fn all_closed(bed: &Bed, count: u64) -> Result {
     let bytes = count * (QUESTION + ANSWER) as u64;
     let tidy = Tidy::load(bed)?;
     wait_for("the end of every record", SOON, || {
-        tidy.look().is_ok() && left_over(bed, UNTOLD).is_empty()
+        tidy.look().is_ok() && bed.left_over(UNTOLD).is_empty()
     })
-    .map_err(|error| format!("{error}: {}", left_over(bed, UNTOLD).join(", ")))?;
+    .map_err(|error| format!("{error}: {}", bed.left_over(UNTOLD).join(", ")))?;
     let totals = bed.totals()?;
     expect_reasons(&totals, &[]);
     expect_connections(&totals, count);
@@ -93,27 +93,4 @@ fn all_closed(bed: &Bed, count: u64) -> Result {
     );
     assert_eq!(totals.closed_kernel_bytes, 0);
     Ok(())
-}
-
-/// What there still is, in words.
-fn left_over(bed: &Bed, untold: u64) -> Vec<String> {
-    let sizes = [
-        ("socks", bed.enrolled().len()),
-        ("conns", bed.conns().len()),
-        ("waiting", bed.waiting().len()),
-        ("offers", bed.offers().len()),
-        ("left", bed.left()),
-        ("expected", bed.expected()),
-    ];
-    let mut all: Vec<String> = sizes
-        .iter()
-        .filter(|(_, size)| *size > 0)
-        .map(|(name, size)| format!("{size} in {name}"))
-        .collect();
-    match bed.totals() {
-        Ok(totals) if totals.closed + untold >= totals.enrolled => {}
-        Ok(totals) => all.push(Sums(&totals).to_string()),
-        Err(error) => all.push(error.to_string()),
-    }
-    all
 }

@@ -81,12 +81,18 @@ impl Bed {
 
     /// Of how many sockets it is known what comes next over the kernel path.
     pub fn expected(&self) -> usize {
-        self.get("expected").keys().count()
+        self.cookies("expected").len()
     }
 
     /// How many sockets are known to have left the maps.
     pub fn left(&self) -> usize {
-        self.get("left").keys().count()
+        self.cookies("left").len()
+    }
+
+    /// The keys of a map whose keys are cookies.
+    fn cookies(&self, map: &str) -> Vec<u64> {
+        let cookie = |key: Vec<u8>| u64::from_ne_bytes(key.try_into().expect("eight bytes"));
+        self.get(map).keys().map(cookie).collect()
     }
 
     /// What a map has under a key.
@@ -129,31 +135,38 @@ impl Bed {
 
     /// Waits until every enrolled socket is closed and no map has an element, and returns the sums.
     pub fn emptied(&self) -> Result<Totals> {
-        let empty = || {
-            let closed = self.totals().is_ok_and(|t| t.closed == t.enrolled);
-            closed
-                && self.enrolled().is_empty()
-                && self.conns().is_empty()
-                && self.offers().is_empty()
-                && self.waiting().is_empty()
-                && self.expected() == 0
-                && self.left() == 0
-        };
-        wait_for("the end of every record", SOON, empty).map_err(|error| {
+        wait_for("the end of every record", SOON, || {
+            self.left_over(0).is_empty()
+        })
+        .map_err(|error| {
             format!(
-                "{error}: sockets {:?}, socks {:?}, expected {}, left {}, conns {:?}, waiting {:?}, offers {:?}, {}",
-                self.ends(),
-                self.enrolled(),
-                self.expected(),
-                self.left(),
-                self.conns(),
-                self.waiting(),
-                self.offers(),
-                self.totals()
-                    .map_or_else(|e| e.to_string(), |t| Sums(&t).to_string()),
+                "{error}: {}; sockets {:?}",
+                self.left_over(0).join(", "),
+                self.ends()
             )
         })?;
         Ok(self.totals()?)
+    }
+
+    /// What the maps still have, in words. The end of this many sockets may not have been told.
+    pub fn left_over(&self, untold: u64) -> Vec<String> {
+        let totals = match self.totals() {
+            Ok(totals) if (totals.closed..=totals.closed + untold).contains(&totals.enrolled) => {
+                None
+            }
+            Ok(totals) => Some(Sums(&totals).to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        let all = [
+            totals,
+            elements("socks", &self.enrolled()),
+            elements("conns", &self.conns()),
+            elements("waiting", &self.waiting()),
+            elements("offers", &self.offers()),
+            elements("left", &self.cookies("left")),
+            elements("expected", &self.cookies("expected")),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     /// As [`Bed::emptied`], and every byte of `connections` connections, `bytes` in all, was
@@ -302,6 +315,10 @@ pub fn expect_bytes(totals: &Totals, bytes: u64) {
         "{}",
         Sums(totals)
     );
+}
+
+fn elements(map: &str, found: &[impl fmt::Debug]) -> Option<String> {
+    (!found.is_empty()).then(|| format!("{} in {map}: {found:?}", found.len()))
 }
 
 /// Totals with the names of the reasons.

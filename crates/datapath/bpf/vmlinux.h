@@ -202,6 +202,12 @@ struct socket {
 	struct sock *sk;
 };
 
+/* include/net/sock.h */
+struct socket_alloc {
+	struct socket socket; /* at its beginning */
+	struct inode vfs_inode;
+};
+
 /* include/linux/mm_types.h, include/linux/sched.h */
 struct mm_struct {
 	struct file *exe_file;

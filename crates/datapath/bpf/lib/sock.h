@@ -95,13 +95,17 @@ static __always_inline __u64 sock_cookie(struct sock *sk)
 }
 
 /* The number of its inode, which no other socket has while it lives; 0 if it has none. Linux 6.18 keeps it in the socket;
- * before, only its file tells.
+ * before, it is beside the struct socket (SOCK_INODE, include/net/sock.h). Its file would tell, but sockets of the kernel
+ * have none.
  */
 static __always_inline __u64 sock_inode(struct sock *sk)
 {
+	struct socket_alloc *both;
+
 	if (bpf_core_field_exists(sk->sk_ino))
 		return BPF_CORE_READ(sk, sk_ino);
-	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+	both = (void *)BPF_CORE_READ(sk, sk_socket);
+	return BPF_CORE_READ(both, vfs_inode.i_ino);
 }
 
 /* Whether reads of the socket may sleep; one that was not accepted yet has no file. */

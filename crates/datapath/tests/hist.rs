@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -121,17 +121,22 @@ kernel_test! {
         Ok(())
     }
 
-    /// Its socket lives on, and what it counted is with its pair already.
-    fn connection_that_was_disconnected_is_counted_once(cgroup: &Cgroup) -> Result {
+    /// Sockets that know the end of the stream are in the maps until they are closed, and what they counted is with their
+    /// pair already.
+    fn connection_that_is_over_is_counted_once(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
         let (a, b) = connection()?;
         send_each(&a, &b, &SIZES)?;
-        common::disconnect(&a)?;
-        drop(b);
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            from.shutdown(Shutdown::Write)?;
+            assert_eq!(traffic::read(to, &mut [0])?, 0);
+        }
         wait_for("the ends", SOON, || bed.totals().is_ok_and(|totals| totals.closed == 2))?;
+        assert_eq!(bed.enrolled().len(), 2);
         let seen = snapshot(&bed)?.host();
         assert_eq!(seen.histograms[Hist::Redirected], of(SIZES.map(|size| size as u64)));
         assert_eq!(seen.connections, 0);
+        drop((a, b));
         Ok(())
     }
 

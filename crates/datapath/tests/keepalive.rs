@@ -178,14 +178,16 @@ kernel_test! {
         Ok(())
     }
 
-    /// The kernel ends it with the same timer.
+    /// The kernel ends it with the same timer. For another connection the options are given back in its network namespace.
     fn orphan_keeps_its_timer(cgroup: &Cgroup) -> Result {
         let bed = Bed::on(cgroup)?;
-        let Stage { node: _node, pods, a, b } = Stage::new()?;
-        let client = &pods[1];
+        let Stage { node: _node, pods: [web, client], a, b } = Stage::new()?;
+        let (c, d) = pair(&client, &web, web.ip())?;
+        let before = options(&c);
         client.command("sysctl").args(["-qw", "net.ipv4.tcp_fin_timeout=120"]).run()?;
         let keepalive = Keepalive::load(&bed)?;
         talk(&a, &b)?;
+        talk(&c, &d)?;
         keepalive.begin(&bed)?;
         drop(a);
         let timer = || -> Result<Option<String>> {
@@ -197,7 +199,7 @@ kernel_test! {
         wait_for("the acknowledgement of the FIN", SOON, || matches!(timer(), Ok(Some(_))))?;
         assert_eq!(timer()?.as_deref(), Some(KEEPALIVE_TIMER));
         keepalive.end(&bed)?;
-        assert_eq!(timer()?.as_deref(), Some(KEEPALIVE_TIMER));
+        assert_eq!((options(&c), timer()?.as_deref()), (before, Some(KEEPALIVE_TIMER)));
         Ok(())
     }
 

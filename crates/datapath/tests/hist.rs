@@ -74,6 +74,19 @@ fn send_each(from: &TcpStream, to: &TcpStream, sizes: &[usize]) -> Result {
     Ok(())
 }
 
+/// Of one connection, on which each of [`SIZES`] was sent.
+fn expect_over_and_counted_once(bed: &Bed) -> Result {
+    let over = || bed.totals().is_ok_and(|totals| totals.closed == 2);
+    wait_for("the ends", SOON, over)?;
+    let seen = snapshot(bed)?.host();
+    assert_eq!(
+        seen.histograms[Hist::Redirected],
+        of(SIZES.map(|size| size as u64))
+    );
+    assert_eq!(seen.connections, 0);
+    Ok(())
+}
+
 fn cgroup_id(cgroup: &Cgroup) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
     Ok(std::fs::metadata(cgroup.path())?.ino())
@@ -131,13 +144,20 @@ kernel_test! {
             from.shutdown(Shutdown::Write)?;
             assert_eq!(traffic::read(to, &mut [0])?, 0);
         }
-        wait_for("the ends", SOON, || bed.totals().is_ok_and(|totals| totals.closed == 2))?;
+        expect_over_and_counted_once(&bed)?;
         assert_eq!(bed.enrolled().len(), 2);
-        let seen = snapshot(&bed)?.host();
-        assert_eq!(seen.histograms[Hist::Redirected], of(SIZES.map(|size| size as u64)));
-        assert_eq!(seen.connections, 0);
         drop((a, b));
         Ok(())
+    }
+
+    /// Its socket lives on, and what it counted is with its pair already.
+    fn connection_that_was_disconnected_is_counted_once(cgroup: &Cgroup) -> Result {
+        let bed = Bed::on(cgroup)?;
+        let (a, b) = connection()?;
+        send_each(&a, &b, &SIZES)?;
+        common::disconnect(&a)?;
+        drop(b);
+        expect_over_and_counted_once(&bed)
     }
 
     fn queue_grows_as_the_reader_does_not_read(cgroup: &Cgroup) -> Result {

@@ -140,7 +140,7 @@ kernel_test! {
         let other = blocking(&TcpListener::bind(("127.0.0.1", 0)).unwrap());
         unblock(&other);
         let is_adopted = |pair: &(TcpStream, TcpStream)| {
-            let port = pair.0.local_addr().unwrap().port().to_string();
+            let port = pair.0.peer_addr().unwrap().port().to_string();
             bed.beeline.json(&["conns", "--json", "--port", &port]) != Value::Array(Vec::new())
         };
         wait_for("the adoption", SOON, || is_adopted(&other)).unwrap();

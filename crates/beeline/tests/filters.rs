@@ -10,17 +10,18 @@ use serde_json::Value;
 use testbed::traffic::{self, stream};
 use testbed::{Cgroup, kernel_test, wait_for};
 
-fn port(sock: &TcpStream) -> String {
-    sock.local_addr().unwrap().port().to_string()
+/// The server's, of a client's socket: connections to different servers may have one port of the client's in common.
+fn port(client: &TcpStream) -> String {
+    client.peer_addr().unwrap().port().to_string()
 }
 
-/// The ports of the clients that `conns` shows, in its order.
-fn clients(beeline: &Beeline, args: &[&str]) -> Vec<String> {
+/// The ports of the servers that `conns` shows, in its order.
+fn servers(beeline: &Beeline, args: &[&str]) -> Vec<String> {
     let conns = beeline.json(&[&["conns", "--json"], args].concat());
     let conns = conns.as_array().unwrap().iter();
-    let local = |conn: &Value| conn["client"]["local"].as_str().unwrap().to_string();
+    let remote = |conn: &Value| conn["client"]["remote"].as_str().unwrap().to_string();
     conns
-        .map(|conn| local(conn).rsplit_once(':').unwrap().1.into())
+        .map(|conn| remote(conn).rsplit_once(':').unwrap().1.into())
         .collect()
 }
 
@@ -29,21 +30,21 @@ kernel_test! {
         let beeline = Beeline::new(cgroup);
         let _agent = beeline.agent();
         let (little, _server) = pair();
-        let (much, much_server) = pair();
+        let (much, _server) = pair();
         let (silent, _server) = pair();
         stream::send(&little, 1, 100, 100).unwrap();
         stream::send(&much, 1, 9_000, 900).unwrap();
         let [little, much, silent] = [&little, &much, &silent].map(port);
-        assert_eq!(clients(&beeline, &[]), [&*little, &much, &silent]);
-        assert_eq!(clients(&beeline, &["--sort", "bytes"]), [&*much, &little, &silent]);
-        assert_eq!(clients(&beeline, &["--reverse", "--limit", "1"]), [&*silent]);
-        assert_eq!(clients(&beeline, &["--port", &port(&much_server)]), [&*much]);
-        assert_eq!(clients(&beeline, &["--address", &format!("127.0.0.1:{little}")]), [&*little]);
-        assert_eq!(clients(&beeline, &["--path", "redirected"]), [&*little, &much]);
-        assert_eq!(clients(&beeline, &["--path", "start,mixed"]), [&*silent]);
-        assert_eq!(clients(&beeline, &["--process", "filters", "--process", &cgroup_name(cgroup)]).len(), 3);
+        assert_eq!(servers(&beeline, &[]), [&*little, &much, &silent]);
+        assert_eq!(servers(&beeline, &["--sort", "bytes"]), [&*much, &little, &silent]);
+        assert_eq!(servers(&beeline, &["--reverse", "--limit", "1"]), [&*silent]);
+        assert_eq!(servers(&beeline, &["--port", &much]), [&*much]);
+        assert_eq!(servers(&beeline, &["--address", &format!("127.0.0.1:{little}")]), [&*little]);
+        assert_eq!(servers(&beeline, &["--path", "redirected"]), [&*little, &much]);
+        assert_eq!(servers(&beeline, &["--path", "start,mixed"]), [&*silent]);
+        assert_eq!(servers(&beeline, &["--process", "filters", "--process", &cgroup_name(cgroup)]).len(), 3);
         for nothing in [["--process", "no-such"], ["--reason", "queue_full"], ["--address", "192.0.2.0/24"]] {
-            assert!(clients(&beeline, &nothing).is_empty(), "{nothing:?}");
+            assert!(servers(&beeline, &nothing).is_empty(), "{nothing:?}");
         }
         let said = beeline.ok(&["conns", "--path", "kernel"]);
         assert!(said.contains("none of 3"), "{said}");
@@ -89,7 +90,7 @@ kernel_test! {
         let _agent = beeline.agent();
         let mut trace = Trace::follow(&beeline, &["--event", "enrolled,closed", "--process", "filters"]);
         let (client, server) = pair();
-        assert!(trace.line().contains(&format!("enrolled          client  127.0.0.1:{} ", port(&client))));
+        assert!(trace.line().contains(&format!("enrolled          client  {} ", client.local_addr().unwrap())));
         assert!(trace.line().contains("enrolled          server"));
         drop((client, server));
         let closed = trace.line();

@@ -168,7 +168,7 @@ kernel_test! {
         browser.press("Escape");
         browser.wait("document.querySelector('#only').hidden");
         focus(&mut browser, "#search");
-        browser.write(&format!("port:{} path:socket", little.local_addr().unwrap().port()));
+        browser.write(&format!("port:{} path:socket", little.peer_addr().unwrap().port()));
         browser.wait("document.querySelectorAll('#table tbody tr').length === 1");
         browser.wait(&is("#shown", "1 of 2 connections fit."));
         browser.value("document.querySelector('#search').select()");

@@ -228,7 +228,7 @@ kernel_test! {
         let (wanted, other) = (pair(), pair());
         let (client, server) = ends(&wanted);
         stream::send(&wanted.0, 1, 1_000, 1_000).unwrap();
-        let port = client.port().to_string();
+        let port = server.port().to_string();
         let mut capture = Capture::start(&beeline, &["--port", &port, "--process", "pcap"]);
         for _ in 0..50 {
             stream::send(&other.0, 2, 1_000, 1_000).unwrap();

@@ -191,7 +191,7 @@ kernel_test! {
             let new = blocking(&other);
             unblock(&new);
             let is_adopted = |pair: &(TcpStream, TcpStream)| {
-                let port = pair.0.local_addr().unwrap().port();
+                let port = pair.0.peer_addr().unwrap().port();
                 let conns = bed.beeline.json(&["conns", "--json", "--port", &port.to_string()]);
                 conns.as_array().unwrap().len() == 1
             };

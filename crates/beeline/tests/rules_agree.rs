@@ -166,10 +166,11 @@ impl Bed {
             .unwrap()
             .list(self.path.maps())
             .unwrap();
-        let port = client.local_addr().unwrap().port();
-        let mut own = ends
-            .iter()
-            .filter(|end| end.end.is_client() && end.endpoints.local_port == port);
+        let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let mut own = ends.iter().filter(|end| {
+            let ports = (end.endpoints.local_port, end.endpoints.remote_port);
+            end.end.is_client() && ports == (local.port(), remote.port())
+        });
         own.next().expect("it is enrolled").end.queue_limit
     }
 }

@@ -23,23 +23,15 @@ fn is_readable(sock: &TcpStream) -> bool {
     poll(sock, libc::POLLIN, Duration::ZERO) != 0
 }
 
-/// Both ends of that client's connection; those of an earlier one may still be there.
-fn ends(bed: &Bed, client: &TcpStream) -> Result<Vec<EndRecord>> {
-    let port = client.local_addr()?.port();
-    let mut ends = bed.ends()?;
-    ends.retain(|end| [end.endpoints.local_port, end.endpoints.remote_port].contains(&port));
-    Ok(ends)
-}
-
-/// The client's end of them, or the server's.
+/// The client's end of its connection, or the server's.
 fn end_of(bed: &Bed, client: &TcpStream, of_client: bool) -> Result<EndRecord> {
-    let mut ends = ends(bed, client)?.into_iter();
+    let mut ends = bed.ends_of(client)?.into_iter();
     let own = ends.find(|end| end.end.is_client() == of_client);
     Ok(own.ok_or("it is not listed")?)
 }
 
 fn redirected(bed: &Bed, client: &TcpStream) -> Result<u64> {
-    let ends = ends(bed, client)?;
+    let ends = bed.ends_of(client)?;
     Ok(ends.iter().map(|end| end.end.redirected_bytes).sum())
 }
 

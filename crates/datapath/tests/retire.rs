@@ -20,7 +20,7 @@ use datapath::drain::{self, HeldBy, Outcome};
 use datapath::socket::Options;
 use socket2::SockRef;
 use testbed::traffic::pattern::Pattern;
-use testbed::traffic::{self, pair, stream};
+use testbed::traffic::{self, SocketOptions, stream};
 use testbed::{Cgroup, Node, Pod, kernel_test, wait_for};
 
 /// Bytes that one round of [`Busy`] moves each way.
@@ -38,15 +38,18 @@ struct Pods {
 }
 
 impl Pods {
+    /// Of one port of the client's, which connect(2) may choose for several servers.
     fn connect(count: usize) -> Result<Self> {
         let node = Node::new()?;
         let (web, client) = (node.pod("web")?, node.pod("client")?);
+        let from = SocketOptions::new()
+            .reuse_address()
+            .bind((client.ip(), 4000));
         let mut pairs = Vec::new();
         for _ in 0..count {
-            let (a, b) = pair(&client, &web, web.ip())?;
-            a.set_nonblocking(true)?;
-            b.set_nonblocking(true)?;
-            pairs.push((a, b));
+            let (listener, addr) = web.listen((web.ip(), 0))?;
+            let a = client.run(|| from.connect(addr))??;
+            pairs.push((a, traffic::accept(&listener)?));
         }
         Ok(Self {
             _pods: (node, web, client),
@@ -101,20 +104,13 @@ fn endless(from: &TcpStream, to: &TcpStream, seed: u64, stop: &AtomicBool) -> Re
     Ok(())
 }
 
-/// What the kernel knows of the sockets of a connection.
-fn ends_of(bed: &Bed, sock: &TcpStream) -> Result<Vec<EndRecord>> {
-    let port = sock.local_addr()?.port();
-    let of =
-        |end: &EndRecord| [end.endpoints.local_port, end.endpoints.remote_port].contains(&port);
-    Ok(bed.ends()?.into_iter().filter(of).collect())
-}
-
 fn key_of(bed: &Bed, sock: &TcpStream) -> Result<Handshake> {
-    Ok(ends_of(bed, sock)?.first().ok_or("not enrolled")?.end.own)
+    Ok(bed.ends_of(sock)?.first().ok_or("not enrolled")?.end.own)
 }
 
 fn redirected(bed: &Bed, sock: &TcpStream) -> Result<u64> {
-    Ok(ends_of(bed, sock)?
+    Ok(bed
+        .ends_of(sock)?
         .iter()
         .map(|end| end.end.redirected_bytes)
         .sum())
@@ -123,11 +119,13 @@ fn redirected(bed: &Bed, sock: &TcpStream) -> Result<u64> {
 /// Both sockets are plain TCP and know why. A thread that is inside a call of one keeps its psock
 /// until it comes out.
 fn expect_plain(bed: &Bed, sock: &TcpStream) -> Result {
-    wait_for("plain TCP", SOON, || {
-        ends_of(bed, sock)
+    let are_plain = || {
+        bed.ends_of(sock)
             .is_ok_and(|ends| ends.len() == 2 && ends.iter().all(|end| end.has_psock == 0))
-    })?;
-    for end in ends_of(bed, sock)? {
+    };
+    wait_for("plain TCP", SOON, are_plain)
+        .map_err(|error| format!("{error}: {:?}", bed.ends_of(sock)))?;
+    for end in bed.ends_of(sock)? {
         assert_eq!(u32::from(end.end.retiring), Reason::Retired as u32);
     }
     Ok(())
@@ -148,7 +146,8 @@ fn retire_sender(bed: &Bed, sock: &TcpStream) -> Result {
             |_| {},
         );
         assert!(matches!(outcome, Ok(Outcome::Held(_))), "{outcome:?}");
-        ends_of(bed, sock).is_ok_and(|ends| ends.iter().any(is_plain))
+        bed.ends_of(sock)
+            .is_ok_and(|ends| ends.iter().any(is_plain))
     };
     Ok(wait_for("a sender that is plain TCP", SOON, left)?)
 }

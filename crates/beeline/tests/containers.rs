@@ -7,7 +7,6 @@ use std::net::{TcpListener, TcpStream};
 use common::bed::{Bed, blocking, excluded, kernel, unblock};
 use common::podman::{Podman, cgroup_of};
 use common::{SOON, pair};
-use serde_json::Value;
 use testbed::{Cgroup, kernel_test, wait_for};
 
 const LABELS: [&str; 4] = [
@@ -139,10 +138,7 @@ kernel_test! {
         cgroup.enter().unwrap();
         let other = blocking(&TcpListener::bind(("127.0.0.1", 0)).unwrap());
         unblock(&other);
-        let is_adopted = |pair: &(TcpStream, TcpStream)| {
-            let port = pair.0.peer_addr().unwrap().port().to_string();
-            bed.beeline.json(&["conns", "--json", "--port", &port]) != Value::Array(Vec::new())
-        };
+        let is_adopted = |pair: &(TcpStream, TcpStream)| !bed.beeline.conns_of(&pair.0).is_empty();
         wait_for("the adoption", SOON, || is_adopted(&other)).unwrap();
         assert!(!is_adopted(&waits));
         web.enter().unwrap();

@@ -190,11 +190,7 @@ kernel_test! {
             // Whoever sees this one has seen the other.
             let new = blocking(&other);
             unblock(&new);
-            let is_adopted = |pair: &(TcpStream, TcpStream)| {
-                let port = pair.0.peer_addr().unwrap().port();
-                let conns = bed.beeline.json(&["conns", "--json", "--port", &port.to_string()]);
-                conns.as_array().unwrap().len() == 1
-            };
+            let is_adopted = |pair: &(TcpStream, TcpStream)| bed.beeline.conns_of(&pair.0).len() == 1;
             wait_for("the new one's adoption", SOON, || is_adopted(&new)).unwrap();
             if adopted {
                 wait_for("the adoption", SOON, || is_adopted(&waits)).unwrap();

@@ -146,7 +146,6 @@ kernel_test! {
         }
         expect_over_and_counted_once(&bed)?;
         assert_eq!(bed.enrolled().len(), 2);
-        drop((a, b));
         Ok(())
     }
 

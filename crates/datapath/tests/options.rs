@@ -30,11 +30,6 @@ fn end_of(bed: &Bed, client: &TcpStream, of_client: bool) -> Result<EndRecord> {
     Ok(own.ok_or("it is not listed")?)
 }
 
-fn redirected(bed: &Bed, client: &TcpStream) -> Result<u64> {
-    let ends = bed.ends_of(client)?;
-    Ok(ends.iter().map(|end| end.end.redirected_bytes).sum())
-}
-
 kernel_test! {
     /// Back-pressure had changed its low-water mark, for as long as it is enrolled.
     fn sender_that_leaves_without_room_gets_its_low_water_mark_back(cgroup: &Cgroup) -> Result {
@@ -87,10 +82,10 @@ kernel_test! {
             for of_client in [false, true] {
                 let (a, b) = pair(&client, &web, web.ip())?;
                 talk(&a, &b)?;
-                let before = redirected(&bed, &a)?;
+                let before = bed.redirected_of(&a)?;
                 set(if of_client { a.as_fd() } else { b.as_fd() })?;
                 talk(&a, &b)?;
-                assert_eq!(redirected(&bed, &a)?, before, "{name}");
+                assert_eq!(bed.redirected_of(&a)?, before, "{name}");
                 let own = end_of(&bed, &a, of_client)?;
                 let why = Reason::from_raw(own.end.tx_reason.into());
                 assert_eq!((own.has_psock, why), (0, Some(Reason::Option)), "{name}");

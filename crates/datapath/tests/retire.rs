@@ -108,14 +108,6 @@ fn key_of(bed: &Bed, sock: &TcpStream) -> Result<Handshake> {
     Ok(bed.ends_of(sock)?.first().ok_or("not enrolled")?.end.own)
 }
 
-fn redirected(bed: &Bed, sock: &TcpStream) -> Result<u64> {
-    Ok(bed
-        .ends_of(sock)?
-        .iter()
-        .map(|end| end.end.redirected_bytes)
-        .sum())
-}
-
 /// Both sockets are plain TCP and know why. A thread that is inside a call of one keeps its psock
 /// until it comes out.
 fn expect_plain(bed: &Bed, sock: &TcpStream) -> Result {
@@ -196,17 +188,17 @@ kernel_test! {
         let others = [&pods.pairs[0].0, &pods.pairs[2].0];
         busily(&pods.pairs, || {
             let moves = |sock: &TcpStream, from: u64| wait_for("redirected data", SOON, || {
-                redirected(&bed, sock).is_ok_and(|now| now > from + ROUND)
+                bed.redirected_of(sock).is_ok_and(|now| now > from + ROUND)
             });
             moves(one, 0)?;
             let key = key_of(&bed, one)?;
             assert_eq!(released(drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {})?), 2);
             expect_plain(&bed, one)?;
-            let then = redirected(&bed, one)?;
+            let then = bed.redirected_of(one)?;
             for other in others {
-                moves(other, redirected(&bed, other)?)?;
+                moves(other, bed.redirected_of(other)?)?;
             }
-            assert_eq!(redirected(&bed, one)?, then, "redirected after it was retired");
+            assert_eq!(bed.redirected_of(one)?, then, "redirected after it was retired");
             Ok(())
         })?;
         assert_eq!(bed.enrolled().len(), 4);
@@ -222,7 +214,7 @@ kernel_test! {
             let pods = Pods::connect(4)?;
             busily(&pods.pairs, || {
                 for (sock, _) in &pods.pairs {
-                    wait_for("redirected data", SOON, || redirected(&bed, sock).is_ok_and(|n| n > ROUND))?;
+                    wait_for("redirected data", SOON, || bed.redirected_of(sock).is_ok_and(|n| n > ROUND))?;
                 }
                 let all = bed.conns();
                 assert_eq!(released(drain::retire(&bed, &all, Reason::Retired, soon(), |_| {})?), 8);
@@ -266,7 +258,7 @@ kernel_test! {
         assert!(held.iter().any(|held| held.by == HeldBy::Unread && u64::from(held.end.unread) == FIRST));
         // Behind it, over the kernel path.
         stream::send_from(a, &mut pattern, SECOND, 7_000)?;
-        assert_eq!(redirected(&bed, a)?, 2 * FIRST);
+        assert_eq!(bed.redirected_of(a)?, 2 * FIRST);
         thread::scope(|scope| -> Result {
             let retired = scope.spawn(|| drain::retire(&bed, &[key], Reason::Retired, soon(), |_| {}));
             stream::finish(a)?;

@@ -107,6 +107,14 @@ impl Beeline {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"))
     }
 
+    /// What `conns` shows of connections to this client's server, whose port no other listener has: connections to
+    /// different servers may have one port of the client's in common.
+    pub fn conns_of(&self, client: &TcpStream) -> Vec<Value> {
+        let port = client.peer_addr().unwrap().port().to_string();
+        let conns = self.json(&["conns", "--json", "--port", &port]);
+        conns.as_array().unwrap().clone()
+    }
+
     /// `status --json`, also when off.
     pub fn status(&self) -> Value {
         let output = self.run(&["status", "--json"]);

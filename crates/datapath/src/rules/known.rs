@@ -64,6 +64,14 @@ impl Endpoints {
             SocketAddr::new(ip(self.remote_ip), self.remote_port),
         )
     }
+
+    /// Whether these are its ports, in either order, as either end of a connection without NAT has them. One alone does not tell:
+    /// connections to different servers may have one port of the client's in common.
+    #[must_use]
+    pub fn have_ports(&self, ports: [u16; 2]) -> bool {
+        let (local, remote) = (self.local_port, self.remote_port);
+        ports == [local, remote] || ports == [remote, local]
+    }
 }
 
 /// Answers in the dimensions of numbers and addresses.

@@ -150,10 +150,7 @@ impl Pair<'_> {
             self.b.sock.local_addr()?.port(),
         ];
         let mut ends = self.bench.ends.list(self.bench.maps)?;
-        ends.retain(|end| {
-            let of = &end.endpoints;
-            ports.contains(&of.local_port) && ports.contains(&of.remote_port)
-        });
+        ends.retain(|end| end.endpoints.have_ports(ports));
         Ok(ends)
     }
 

@@ -79,16 +79,18 @@ impl Bed {
         Ok(self.ends.list(self.path.maps())?)
     }
 
-    /// Both ends of this socket's connection, by both ports: connections to different servers may have one port of the
-    /// client's in common.
+    /// Both ends of this socket's connection.
     pub fn ends_of(&self, sock: &TcpStream) -> Result<Vec<EndRecord>> {
         let ports = [sock.local_addr()?.port(), sock.peer_addr()?.port()];
         let mut ends = self.ends()?;
-        ends.retain(|end| {
-            let of = &end.endpoints;
-            ports.contains(&of.local_port) && ports.contains(&of.remote_port)
-        });
+        ends.retain(|end| end.endpoints.have_ports(ports));
         Ok(ends)
+    }
+
+    /// What they redirected.
+    pub fn redirected_of(&self, sock: &TcpStream) -> Result<u64> {
+        let ends = self.ends_of(sock)?;
+        Ok(ends.iter().map(|end| end.end.redirected_bytes).sum())
     }
 
     /// Of how many sockets it is known what comes next over the kernel path.
